@@ -1,0 +1,223 @@
+"""Values to bytes and back, one value at a time.
+
+`JsonCodec` is the default. It holds what JSON holds, and by tags what JSON lacks: bytes,
+bytearray, tuple, set, frozenset, datetime, date, time, timedelta, Decimal, UUID, and dicts
+whose keys are not all strings. A value comes back equal and of the same type, or it is refused
+by name when it is saved: nothing is turned into something similar, so a subclass (a Markup, an
+IntEnum, a namedtuple) is refused too.
+
+A tag is an object with one key that starts with "!":
+
+    {"!tuple": [1, 2]}    {"!bytes": "AAE="}    {"!dict": [[1, "one"]]}
+
+A dict of the application that looks like one is written as a "!dict" itself, so no data can
+pass for a tag.
+
+`PickleCodec` takes whatever pickle takes. Unpickling runs what the bytes say, so it is used
+only on bytes that a secret has authenticated first.
+
+Encoded values start with the letter of their codec, `j` or `p`: after a change of
+`data_serializer` the values that are there can still be read.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from typing import Any, Final, Protocol
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+__all__ = ["Codec", "JsonCodec", "PickleCodec", "Undecodable"]
+
+#: Deep enough for data, shallow enough that no interpreter's recursion limit is in sight.
+MAX_DEPTH: Final = 64
+
+#: What the parsers below raise when bytes are not what we wrote.
+_BAD_DATA: Final = (ValueError, TypeError, ArithmeticError, LookupError, OSError, RecursionError)
+
+
+class Undecodable(Exception):
+    """Bytes that are no value of ours, or of a later version. Never leaves the library."""
+
+
+class Codec(Protocol):
+    """`dumps` raises TypeError or ValueError with a reason that a person can act on; `loads`
+    raises `Undecodable` and nothing else. Equal values of one type give equal bytes."""
+
+    def dumps(self, value: Any) -> bytes: ...
+    def loads(self, data: bytes) -> Any: ...
+
+
+class JsonCodec:
+    """JSON (RFC 8259) with tags."""
+
+    def dumps(self, value: Any) -> bytes:
+        if type(value) is str:  # by far the most common
+            return b"j" + _quote(value).encode("ascii")
+        return b"j" + _encode(_plain(value, 0)).encode("ascii")
+
+    def loads(self, data: bytes) -> Any:
+        try:
+            text = data.decode("ascii")
+            value, end = _decode(text, 1)
+        except _BAD_DATA as error:
+            raise Undecodable(f"not JSON of ours: {type(error).__name__}") from None
+        if end != len(text) or text[0] != "j":
+            raise Undecodable("not a value of the JSON codec")
+        return value
+
+
+class PickleCodec:
+    """Whatever can be pickled; what JSON values are there can still be read.
+
+    Must only be given bytes that have been authenticated (CVE-2013-7489 is what happens else);
+    `Backend` sees to that by refusing to be built with a pickle codec and no secret.
+    """
+
+    def __init__(self) -> None:
+        self._json = JsonCodec()
+
+    def dumps(self, value: Any) -> bytes:
+        try:
+            return b"p" + pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # __reduce__ and __getstate__ are anybody's code
+            raise TypeError(f"{type(value).__name__} cannot be pickled: {error}") from error
+
+    def loads(self, data: bytes) -> Any:
+        if data[:1] != b"p":
+            return self._json.loads(data)
+        try:
+            return pickle.loads(data[1:])  # noqa: S301 - authenticated: see the class
+        except Exception as error:  # a class that moved, a __setstate__ that raises
+            raise Undecodable(f"not unpicklable here: {type(error).__name__}") from error
+
+
+# -- from values to JSON --------------------------------------------------------------------
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_quote = json.encoder.encode_basestring_ascii
+
+#: What JSON gives back as it got it. Exact types: True is not 1 here, and an IntEnum not int.
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """Return *value* as the json module can write it, or raise TypeError or ValueError."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep, or in a circle")
+    depth += 1
+    if kind is list:
+        return [v if type(v) in _SCALARS else _plain(v, depth) for v in value]
+    if kind is dict:
+        for key in value:
+            if type(key) is not str or key[:1] == "!":
+                pairs = [[_plain(k, depth), _plain(v, depth)] for k, v in value.items()]
+                return {"!dict": pairs}
+        return {k: v if type(v) in _SCALARS else _plain(v, depth) for k, v in value.items()}
+    try:
+        tag, convert = _TAGS[kind]
+    except KeyError:
+        raise TypeError(
+            f"{kind.__module__}.{kind.__qualname__} is no type that a session holds; "
+            "convert it, or set data_serializer = pickle"
+        ) from None
+    return {tag: convert(value, depth)}
+
+
+def _items(value: Any, depth: int) -> list[Any]:
+    return [_plain(v, depth) for v in value]
+
+
+def _sorted_items(value: Any, depth: int) -> list[Any]:
+    # Sets have no order; without one, an unchanged set would look changed at every save.
+    return sorted(_items(value, depth), key=_encode)
+
+
+def _base64(value: bytes | bytearray, depth: int) -> str:
+    return b64encode(value).decode("ascii")
+
+
+def _datetime(value: datetime | time, depth: int) -> list[Any]:
+    return [value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)]
+
+
+def _zone(zone: tzinfo | None) -> str | float | None:
+    if zone is None:
+        return None
+    if type(zone) is ZoneInfo and zone.key is not None:
+        return zone.key
+    if type(zone) is timezone:
+        return zone.utcoffset(None).total_seconds()
+    raise TypeError(f"a time zone of type {type(zone).__name__} has no name to store")
+
+
+_TAGS: Final[dict[type, tuple[str, Callable[[Any, int], Any]]]] = {
+    tuple: ("!tuple", _items),
+    set: ("!set", _sorted_items),
+    frozenset: ("!frozenset", _sorted_items),
+    bytes: ("!bytes", _base64),
+    bytearray: ("!bytearray", _base64),
+    datetime: ("!datetime", _datetime),
+    time: ("!time", _datetime),
+    date: ("!date", lambda value, _: value.isoformat()),
+    timedelta: ("!timedelta", lambda value, _: [value.days, value.seconds, value.microseconds]),
+    Decimal: ("!decimal", lambda value, _: str(value)),
+    UUID: ("!uuid", lambda value, _: value.hex),
+}
+
+# -- and back ----------------------------------------------------------------------------------
+
+
+def _zone_of(name: str | float | None) -> tzinfo | None:
+    if name is None:
+        return None
+    return ZoneInfo(name) if isinstance(name, str) else timezone(timedelta(seconds=name))
+
+
+def _to_datetime(parts: list[Any]) -> datetime:
+    text, fold, zone = parts
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_zone_of(zone))
+
+
+def _to_time(parts: list[Any]) -> time:
+    text, fold, zone = parts
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=_zone_of(zone))
+
+
+def _to_timedelta(parts: list[int]) -> timedelta:
+    return timedelta(*parts)
+
+
+_UNTAG: Final[dict[str, Callable[[Any], Any]]] = {
+    "!tuple": tuple,
+    "!set": set,
+    "!frozenset": frozenset,
+    "!bytes": b64decode,
+    "!bytearray": lambda text: bytearray(b64decode(text)),
+    "!datetime": _to_datetime,
+    "!time": _to_time,
+    "!date": date.fromisoformat,
+    "!timedelta": _to_timedelta,
+    "!decimal": Decimal,
+    "!uuid": UUID,
+    "!dict": dict,
+}
+
+
+def _untagged(pairs: dict[str, Any]) -> Any:
+    if len(pairs) == 1:
+        (tag,) = pairs
+        if tag[:1] == "!":
+            return _UNTAG[tag](pairs[tag])
+    return pairs
+
+
+_decode = json.JSONDecoder(object_hook=_untagged).raw_decode

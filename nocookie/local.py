@@ -1,0 +1,92 @@
+"""`session`, the session of the current request, as handlers import it.
+
+The middleware runs each request in a context of its own (PEP 567) and binds its session there,
+so threads, asyncio tasks and greenlets each see their own, and nothing stays behind when the
+request is over, however it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
+
+from nocookie.errors import UnboundSessionError
+
+if TYPE_CHECKING:
+    from nocookie.sessions import SessionObject
+
+__all__ = ["Forwarding", "bind", "session"]
+
+_current: ContextVar[Any] = ContextVar("nocookie.session")
+
+#: Make *session* the current one of this context.
+bind = _current.set
+
+
+class Forwarding(MutableMapping[str, Any]):
+    """A mapping that stands for another: what it is asked, it asks `_target()`."""
+
+    def _target(self) -> Any:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # questions of the interpreter, not of the application
+            raise AttributeError(name)
+        return getattr(self._target(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._target(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._target(), name)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._target()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._target()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._target()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._target()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._target())
+
+    def __len__(self) -> int:
+        return len(self._target())
+
+    def clear(self) -> None:
+        self._target().clear()
+
+
+class _Proxy(Forwarding):
+    """Stands for the session of the request that is being served in this context."""
+
+    def _target(self) -> Any:
+        try:
+            return _current.get()
+        except LookupError:
+            raise UnboundSessionError(
+                "nocookie.session is the session of a request, and none is being served here; "
+                "use it in code that SessionMiddleware calls, or make a session of your own: "
+                "nocookie.Session({}, id=..., ...)"
+            ) from None
+
+    def _get_current_obj(self) -> Any:
+        """Return the session itself, without the proxy. Three libraries gave this three names,
+        and old code uses each: the Pylons documentation, Paste and Werkzeug."""
+        return self._target()
+
+    _current_obj = _get_current_obj
+    _get_current_object = _get_current_obj
+
+    def __repr__(self) -> str:
+        bound = _current.get(None)
+        return "<nocookie.session, unbound>" if bound is None else repr(bound)
+
+
+session = cast("SessionObject", _Proxy())

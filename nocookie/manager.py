@@ -1,0 +1,131 @@
+"""The way of a request: `open` before the application, `commit` before the response leaves.
+
+Frameworks that are not reached by the WSGI middleware call the same two. Most applications
+will not need this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from webob import Request
+
+from nocookie.carriers import AmbiguousId, Carrier, Cookie, Header, Reply, carriers_from
+from nocookie.events import emit
+from nocookie.options import resolve
+from nocookie.sessions import Backend, Presented, Session, SessionObject
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["SessionManager"]
+
+#: Referrer policies (W3C) under which an id in a URL stays with its origin.
+_STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
+
+
+class SessionManager:
+    """Sessions for one application: its carriers, and the backend they are made with."""
+
+    def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        settings = resolve(config, options)
+        self.carriers = _carriers(settings)
+        self.id_header: str | None = settings["id_header"]
+        self.backend = Backend(settings)
+        self._in_url = any(getattr(carrier, "in_url", False) for carrier in self.carriers)
+        self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
+        self._find = self.find
+
+    def open(self, environ: WSGIEnvironment) -> SessionObject:
+        """Return the session of this request; nothing is loaded yet."""
+        return SessionObject(environ, self._find, self.backend)
+
+    def find(self, environ: WSGIEnvironment) -> Presented:
+        """Return what the client presented: every id that could be ours, or why there is none."""
+        presented: list[tuple[str, Any]] = []
+        reason = "absent"
+        for carrier in self.carriers:
+            text, why = _found(carrier, environ)
+            if text is not None:
+                why = self.backend.ids.checked(text)
+                if why is None:
+                    presented.append((text, carrier))
+                    continue
+            if why and reason == "absent":
+                reason = why
+        if not presented:
+            return (), reason
+        if len(presented) > 1 and len({id for id, _ in presented}) > 1:
+            emit("conflict", "one request, several ids")
+        return tuple(presented), ""
+
+    def commit(self, session: SessionObject, reply: Reply) -> None:
+        """Save what the application saved, and tell the client its id if it must be told.
+
+        Raises `SessionGone` and `StoreError`; then nothing was changed in *reply*.
+        """
+        real: Session | None = session.__dict__["_sess"]
+        if real is None or real._values is None:
+            return
+        real._commit()
+        for name in self._vary:
+            _add_word(reply, "Vary", name)
+        if real.must_propagate:
+            self._propagate(real, reply)
+        elif real._ended and real._record is None and real._brought_by is not None:
+            real._brought_by.forget(reply)
+
+    def _propagate(self, session: Session, reply: Reply) -> None:
+        id = session.id
+        brought_by = session._brought_by
+        carriers = (brought_by,) if brought_by is not None else self.carriers
+        if not any(carrier.place(id, reply) for carrier in carriers):
+            if self.id_header is None:
+                return
+            reply.headerlist.append((self.id_header, id))
+        headers = reply.headers
+        headers["Cache-Control"] = "no-store"
+        if self._in_url and headers.get("Referrer-Policy", "").lower() not in _STRICT_REFERRER:
+            headers["Referrer-Policy"] = "same-origin"
+
+
+def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
+    if settings["use_cookies"]:
+        return (
+            Cookie(
+                settings["key"],
+                path=settings["cookie_path"],
+                domain=settings["cookie_domain"],
+                secure=settings["secure"],
+                httponly=settings["httponly"],
+                samesite=settings["samesite"],
+            ),
+        )
+    if settings["find_id"] is None:
+        return (Header(),)
+    return carriers_from(settings["find_id"])
+
+
+def _found(carrier: Any, environ: WSGIEnvironment) -> tuple[str | None, str | None]:
+    """Ask one carrier; return a text, or why there is none. What it raises stays here."""
+    try:
+        read = getattr(carrier, "read", None)
+        text = read(environ) if read is not None else carrier.find(Request(environ))
+    except AmbiguousId:
+        return None, "ambiguous"
+    except Exception as error:
+        emit("finder failed", type(error).__name__)
+        return None, "absent"
+    if text is None or type(text) is str:
+        return text, None
+    emit("finder failed", f"returned {type(text).__name__}")
+    return None, "malformed"
+
+
+def _add_word(reply: Reply, name: str, word: str) -> None:
+    """Add *word* to a list-valued header, unless it or `*` is there."""
+    headers = reply.headers
+    words = [w.strip() for value in headers.getall(name) for w in value.split(",")]
+    if "*" not in words and word.lower() not in map(str.lower, words):
+        headers[name] = ", ".join([*words, word])

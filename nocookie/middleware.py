@@ -1,0 +1,279 @@
+"""WSGI in, WSGI out (PEP 3333).
+
+The rules of this file:
+
+1. `start_response` only records. The *commit* happens once, at the earliest of: the application
+   has returned and had called it; the application calls `write()`; a lazy body yields its first
+   chunk. Until then a failed save can still become the whole response.
+2. The application, every step of its body and its `close()` run in the request's own context, so
+   nothing is left in a thread when a response is dropped. Context variables that the
+   application sets do not reach outer layers.
+3. An application that raises commits nothing.
+4. environ and session hold each other while the request runs; at its end the session lets go,
+   so a request leaves nothing for the garbage collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from nocookie.carriers import Reply
+from nocookie.errors import SessionConflict, SessionGone, StoreError
+from nocookie.events import emit
+from nocookie.local import bind
+from nocookie.manager import SessionManager
+from nocookie.sessions import SessionObject
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["SessionMiddleware"]
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+Headers = list[tuple[str, str]]
+
+#: Seconds after which a client may try again when the store failed: long enough for a restart
+#: or a fail-over to be over.
+RETRY_AFTER: Final = 5
+
+
+class SessionMiddleware:
+    """Give an application sessions: `environ[environ_key]`, and `nocookie.session`.
+
+    *config* holds options under the prefixes `nocookie.`, `session.` and `beaker.session.`;
+    *options* are the same without a prefix, and win. See docs/configuration.md.
+
+    Raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        config: Mapping[str, Any] | None = None,
+        environ_key: str = "nocookie.session",
+        **options: Any,
+    ) -> None:
+        self.app = app
+        self.manager = SessionManager(config, **options)
+        self.environ_key = environ_key
+        self._looked = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return copy_context().run(self._respond, environ, start_response)
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        session = environ.get(self.environ_key)
+        if session is None:
+            session = environ[self.environ_key] = self.manager.open(environ)
+        elif session.__dict__["_environ"] is not None:
+            # An outer SessionMiddleware serves this request already: one load, one commit.
+            return self.app(environ, start_response)
+        else:
+            # The same request once more, after an internal redirect: the same session.
+            session._reopen(environ)
+        if not self._looked:
+            self._look(environ)
+        bind(session)
+        exchange = _Exchange(self.manager, session, environ, start_response)
+        try:
+            body = self.app(environ, exchange.start)
+        except (StoreError, SessionConflict) as error:
+            session._end()
+            if exchange.sent:
+                raise
+            return _failure(error, environ, start_response)
+        except BaseException:
+            session._end()
+            raise
+        if exchange.status is not None and not exchange.sent:
+            try:
+                exchange.send()
+            except (StoreError, SessionConflict) as error:
+                _close(body)
+                session._end()
+                return _failure(error, environ, start_response)
+        if type(body) is list or type(body) is tuple or _is_file(body, environ):
+            session._end()
+            return body
+        return _Body(body, exchange, copy_context())
+
+    def _look(self, environ: WSGIEnvironment) -> None:
+        self._looked = True
+        if environ.get("wsgi.multiprocess") and not self.manager.backend.store.shared:
+            emit("misfit", "a memory store under several processes: each has sessions of its own")
+
+
+class _Exchange:
+    """One request and its response: what the application has said so far."""
+
+    __slots__ = (
+        "_environ",
+        "_manager",
+        "_server_write",
+        "_start_response",
+        "headers",
+        "sent",
+        "session",
+        "status",
+    )
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        session: SessionObject,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+    ) -> None:
+        self._manager = manager
+        self.session = session
+        self._environ = environ
+        self._start_response = start_response
+        self.status: str | None = None
+        self.headers: Headers = []
+        self.sent = False
+
+    def start(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        """What the application gets as `start_response`."""
+        if exc_info is not None:
+            try:
+                if self.sent:
+                    return self._start_response(status, headers, exc_info)
+            finally:
+                exc_info = None  # a traceback in a frame of its own is a cycle
+        elif self.status is not None:
+            raise AssertionError("start_response was called twice without exc_info")
+        self.status, self.headers = status, headers
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        if not self.sent:
+            self.send()
+        self._server_write(data)
+
+    def send(self) -> None:
+        """Commit, then let the head go. Raises `StoreError` or `SessionConflict` before."""
+        assert self.status is not None
+        session = self.session.__dict__["_sess"]
+        headers = self.headers
+        if session is not None:
+            if session._failed and self.status.startswith("500"):
+                # The framework made its own answer of our error; ours says more.
+                raise _FAILURES[session._failed]("and the framework answered 500")
+            reply = Reply(self.status, list(headers), self._environ)
+            self._manager.commit(self.session, reply)
+            self.status, headers = reply.status, reply.headerlist
+        self.sent = True
+        self._server_write = self._start_response(self.status, headers)
+
+
+class _Body:
+    """A body that is made while it is sent."""
+
+    __slots__ = ("_app_body", "_chunks", "_context", "_exchange")
+
+    def __init__(self, body: Iterable[bytes], exchange: _Exchange, context: Context) -> None:
+        self._app_body: Iterable[bytes] | None = body
+        self._chunks: Iterator[bytes] | None = None
+        self._exchange = exchange
+        self._context = context
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._context.run(self._step)
+
+    def close(self) -> None:
+        self._context.run(self._finish)
+
+    def _step(self) -> bytes:
+        exchange = self._exchange
+        try:
+            if self._chunks is None:
+                assert self._app_body is not None
+                self._chunks = iter(self._app_body)
+            chunk = next(self._chunks, None)
+            if not exchange.sent and exchange.status is not None:
+                exchange.send()
+        except (StoreError, SessionConflict) as error:
+            if exchange.sent:
+                raise
+            self._close_app_body()
+            exchange.sent = True
+            self._chunks = iter(_failure(error, exchange._environ, exchange._start_response))
+            chunk = next(self._chunks, None)
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def _finish(self) -> None:
+        try:
+            self._close_app_body()
+        finally:
+            session = self._exchange.session
+            if self._exchange.sent:
+                _save_late(session)
+            session._end()
+
+    def _close_app_body(self) -> None:
+        body, self._app_body = self._app_body, None
+        if body is not None:
+            _close(body)
+
+
+def _save_late(session: SessionObject) -> None:
+    """Write what was saved after the commit: into a record that exists, under the id that the
+    client has. Anything else cannot be done any more, and is reported."""
+    real = session.__dict__["_sess"]
+    if real is None or real._values is None:
+        return
+    try:
+        if not real._marked and not (real._backend.auto and real._has_changes()):
+            return
+        if real._record is None or real._is_moving():
+            emit("lost", "a new session or id, saved after the response began", real._named())
+            return
+        real.save()
+    except Exception as error:  # the response is out: nobody is left to be told but the log
+        emit("lost", f"saved after the response began: {type(error).__name__}", real._named())
+
+
+# -- answers of our own --------------------------------------------------------------------------
+
+_FAILURES: Final[Mapping[str, type[StoreError] | type[SessionConflict]]] = {
+    "store": StoreError,
+    "gone": SessionGone,
+}
+
+
+def _failure(
+    error: StoreError | SessionConflict, environ: WSGIEnvironment, start_response: StartResponse
+) -> list[bytes]:
+    """Answer for a session that could not be loaded or saved. Never what the application said:
+    it believed in a save that did not happen."""
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+    if isinstance(error, StoreError):
+        status, text = "503 Service Unavailable", b"Sessions are not available; try again.\n"
+        headers.append(("Retry-After", str(RETRY_AFTER)))
+    else:
+        status, text = "409 Conflict", b"The session was ended or changed by another request.\n"
+    headers.append(("Content-Length", str(len(text))))
+    start_response(status, headers)
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+
+
+def _close(body: Iterable[bytes]) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Whether the server can send this body by itself, which wrapping it would prevent."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)

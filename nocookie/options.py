@@ -1,0 +1,378 @@
+"""The options: one table of name, converter, default and meaning.
+
+Keywords, dicts and ini text go through the same converters, so `"False"` is false wherever it
+comes from. An unknown name or a wrong value is a `ConfigError` at construction. The page
+`docs/configuration.md` is written from this table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from nocookie.errors import ConfigError
+
+__all__ = ["OPTIONS", "PREFIXES", "Option", "is_token", "reference", "resolve"]
+
+#: The prefixes that mark our keys in a shared configuration, the strongest first.
+PREFIXES: Final = ("nocookie.", "session.", "beaker.session.")
+
+
+class Option(NamedTuple):
+    """One row. `convert` raises ValueError with a sentence that ends "... not <value>"."""
+
+    name: str
+    convert: Callable[[Any], Any]
+    default: Any
+    doc: str
+    #: Never shown in an error.
+    hidden: bool = False
+
+
+# -- converters ----------------------------------------------------------------------------------
+
+_TRUE: Final = frozenset({"true", "yes", "on", "y", "t", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "n", "f", "0"})
+_NONE: Final = frozenset({"", "none", "off"})
+
+#: RFC 9110, section 5.6.2: what a header name or a cookie name may consist of.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
+def _bool(value: Any) -> bool:
+    word = str(value).strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("must be true or false")
+
+
+def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def convert_or_none(value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+            return None
+        return convert(value)
+
+    return convert_or_none
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text")
+    text = value.strip()
+    if not text.isprintable():
+        raise ValueError("must be a text without control characters")
+    return text
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if 0 < seconds < math.inf:
+            return seconds
+    raise ValueError("must be a number of seconds above 0, or none for no limit")
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number > 0:
+            return number
+    raise ValueError("must be a whole number above 0")
+
+
+def _secrets(value: Any) -> tuple[str, ...]:
+    """One secret, or several with the newest first: a list, or lines of ini text."""
+    texts = value.splitlines() if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("must be a text, or a list of texts with the newest first")
+    secrets = tuple(text.strip() for text in texts if text.strip())
+    if not secrets:
+        raise ValueError("must not be empty")
+    return secrets
+
+
+def _header_name(value: Any) -> str:
+    name = _text(value)
+    if not is_token(name):
+        raise ValueError("must be a header name")
+    return name
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        for word in words:
+            if str(value).strip().lower() == word.lower():
+                return word
+        raise ValueError(f"must be one of {', '.join(words)}")
+
+    return convert
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _clock(value: Any) -> Any:
+    if not callable(value):
+        raise ValueError("must be a callable that returns seconds")
+    return value
+
+
+def _store(value: Any) -> Any:
+    return value if hasattr(value, "load") else _text(value)
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+OPTIONS: Final[Mapping[str, Option]] = {
+    option.name: option
+    for option in (
+        Option("use_cookies", _bool, True, "Carry the id in a cookie. With `False`, by `find_id`."),
+        Option(
+            "find_id",
+            _anything,
+            None,
+            "Where the id is in a request: a carrier, a callable `find_id(request)`, a list of "
+            "them, or the text of one: `header:X-Session-Id`, `bearer`, `query:sid`, `form:sid`, "
+            "`cookie:name`, `package.module:callable`, comma-separated for several. Without it "
+            "and without cookies: `header:X-Session-Id`.",
+        ),
+        Option(
+            "id_header",
+            _optional(_header_name),
+            "X-Session-Id",
+            "The response header that announces a new id where the carrier cannot place it "
+            "itself; `none` for no announcement.",
+        ),
+        Option(
+            "type",
+            _optional(_store),
+            None,
+            "The store: `memory`, `file`, the name of an entry "
+            "point in the group `nocookie.stores`, or a store object. Without it `file` if "
+            "there is a `data_dir`, else `memory`.",
+        ),
+        Option("data_dir", _optional(_text), None, "The folder of the `file` store."),
+        Option(
+            "durability",
+            _one_of("normal", "full"),
+            "normal",
+            "What a save to the `file` store "
+            "survives: `normal`, a crash of the process; `full`, a loss of power too.",
+        ),
+        Option(
+            "max_sessions",
+            _count,
+            100_000,
+            "How many sessions the `memory` store holds; past "
+            "that, the longest idle one makes room.",
+        ),
+        Option("deadline", _seconds, 2.0, "Seconds that one call of the store may take."),
+        Option(
+            "timeout",
+            _optional(_seconds),
+            1800.0,
+            "Seconds a session may lie unused; `none` for ever.",
+        ),
+        Option(
+            "lifetime",
+            _optional(_seconds),
+            43200.0,
+            "Seconds a session lives, however much it is used; `none` for ever.",
+        ),
+        Option("auto", _bool, False, "Save what a request changed without a call of `save()`."),
+        Option(
+            "secret",
+            _optional(_secrets),
+            None,
+            "Signs ids, so that forged ones are refused "
+            "without asking the store, and stored values, so that none can be planted. Several: "
+            "the newest first; it signs, all verify.",
+            hidden=True,
+        ),
+        Option(
+            "encrypt_key",
+            _optional(_secrets),
+            None,
+            "Encrypts stored values (AES-256-GCM). "
+            "Needs `secret` and `nocookie[crypto]`. Several: the newest first.",
+            hidden=True,
+        ),
+        Option(
+            "data_serializer",
+            _one_of("json", "pickle"),
+            "json",
+            "How values become bytes. `pickle` takes any object, and needs `secret`.",
+        ),
+        Option("max_value_size", _count, 1_000_000, "Bytes that one value may have when encoded."),
+        Option(
+            "max_size",
+            _count,
+            1_000_000,
+            "Bytes that all values of a session may have: by "
+            "default what every store can take (memcached's items end at 1 MiB).",
+        ),
+        Option(
+            "strict",
+            _bool,
+            True,
+            "Never adopt an id that we did not issue. `False` is for "
+            "gateways that issue ids themselves; it needs `id_key`.",
+        ),
+        Option(
+            "id_key",
+            _optional(_text),
+            None,
+            "With `strict = False`, the key under which the "
+            "gateway's ids are hashed for the store.",
+            hidden=True,
+        ),
+        Option("key", _text, "nocookie.session.id", "The name of the cookie."),
+        Option("cookie_path", _text, "/", "The cookie's `Path`."),
+        Option("cookie_domain", _optional(_text), None, "The cookie's `Domain`."),
+        Option("secure", _bool, False, "Send the cookie over HTTPS only."),
+        Option("httponly", _bool, True, "Hide the cookie from scripts."),
+        Option(
+            "samesite",
+            _optional(_one_of("Lax", "Strict", "None")),
+            "Lax",
+            "The cookie's `SameSite`.",
+        ),
+        Option(
+            "clock",
+            _clock,
+            time.time,
+            "What tells the time, in seconds since the epoch: for tests.",
+        ),
+    )
+}
+
+#: Beaker's options that have no counterpart, and what to do about each.
+REFUSED: Final[Mapping[str, str]] = {
+    "lock_dir": "nothing is locked by files here; leave it out",
+    "log_file": "use the logger 'nocookie'",
+    "validate_key": "use secret",
+    "crypto_type": "there is one kind of encryption; leave it out",
+    "encrypt_nonce_bits": "there is one kind of encryption; leave it out",
+    "save_accessed_time": "the access time is kept apart from the data and never costs a "
+    "request its changes; for no idle timeout set timeout = none",
+    "invalidate_corrupt": "a corrupted record is always a new session with reason 'corrupted'; "
+    "leave it out",
+}
+
+
+def resolve(config: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a value for every option.
+
+    The strongest source wins: a keyword, then the keys of *config* under `nocookie.`,
+    `session.` and `beaker.session.`. Keys without one of these prefixes belong to others and
+    are ignored, but for `cache_dir`, which gives `data_dir`.
+
+    Raises `ConfigError`.
+    """
+    given: dict[str, Any] = {}
+    config = config or {}
+    if config.get("cache_dir"):
+        given["data_dir"] = config["cache_dir"]
+    for prefix in reversed(PREFIXES):
+        for key, value in config.items():
+            if key.startswith(prefix):
+                given[_known(key.removeprefix(prefix), key)] = value
+    for key, value in keywords.items():
+        given[_known(key, key)] = value
+    settings = {name: option.default for name, option in OPTIONS.items()}
+    settings.update((name, _converted(OPTIONS[name], value)) for name, value in given.items())
+    _agree(settings)
+    return settings
+
+
+def _known(name: str, written: str) -> str:
+    if name in OPTIONS:
+        return name
+    if name in REFUSED:
+        raise ConfigError(f"option {written!r} is not taken: {REFUSED[name]}")
+    near = difflib.get_close_matches(name, OPTIONS, 1, 0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "see docs/configuration.md for what there is"
+    raise ConfigError(f"unknown option {written!r}; {hint}")
+
+
+def _converted(option: Option, value: Any) -> Any:
+    try:
+        return option.convert(value)
+    except ValueError as error:
+        shown = "the value given" if option.hidden else repr(value)
+        raise ConfigError(f"option {option.name!r} {error}, not {shown}") from None
+
+
+def _agree(settings: Mapping[str, Any]) -> None:
+    """Refuse options that contradict one another."""
+    if settings["data_serializer"] == "pickle" and not settings["secret"]:
+        raise ConfigError(
+            "data_serializer = pickle needs a secret: unpickling runs what the bytes say, so they "
+            "must be known to be ours"
+        )
+    if settings["encrypt_key"] and not settings["secret"]:
+        raise ConfigError("encrypt_key needs a secret too: it binds a record to its id")
+    if not settings["strict"] and not settings["id_key"]:
+        raise ConfigError(
+            "strict = False needs id_key: ids of a gateway may be guessable, so the store only "
+            "sees them hashed with a key"
+        )
+    if settings["use_cookies"] and settings["find_id"] is not None:
+        raise ConfigError(
+            "find_id needs use_cookies = False; for a cookie among other carriers put "
+            "Cookie(...) into its list"
+        )
+
+
+def reference() -> str:
+    """Return the table as the Markdown page docs/configuration.md."""
+    lines = [
+        "# Configuration",
+        "",
+        "<!-- Written from nocookie/options.py by `make docs`; a test compares them. -->",
+        "",
+        "Options are keywords of `SessionMiddleware`, or keys of its `config` under one of the",
+        "prefixes `nocookie.`, `session.` and `beaker.session.`; the first that has an option",
+        'wins, and a keyword wins over all. Text is converted: `"False"` is false, `"1800"` a',
+        "number. An unknown option or a wrong value is a `ConfigError` when the middleware is made.",
+        "Keys of `config` without these prefixes belong to others and are ignored, except",
+        "`cache_dir`, which gives `data_dir`.",
+        "",
+        "| option | default | meaning |",
+        "| --- | --- | --- |",
+    ]
+    for option in OPTIONS.values():
+        default = "the system's" if option.name == "clock" else f"`{_written(option.default)}`"
+        lines.append(f"| `{option.name}` | {default} | {option.doc} |")
+    lines += [
+        "",
+        "## Options of Beaker that are not taken",
+        "",
+        "| option | instead |",
+        "| --- | --- |",
+    ]
+    lines += [f"| `{name}` | {why} |" for name, why in REFUSED.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

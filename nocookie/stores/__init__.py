@@ -1,0 +1,81 @@
+"""Which store a `type` names, loaded on demand; one opened store per process and options.
+
+A store outside this package announces itself by an entry point in the group `nocookie.stores`:
+its name is the `type`, its object a class that takes its options as keywords.
+"""
+
+from __future__ import annotations
+
+import atexit
+import difflib
+import importlib
+import inspect
+import os
+import threading
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from nocookie.errors import ConfigError
+from nocookie.stores.base import Store
+
+__all__ = ["ALIASES", "ENTRY_POINT_GROUP", "STORES", "open_store", "store_class"]
+
+ENTRY_POINT_GROUP: Final = "nocookie.stores"
+
+#: type -> where its class is.
+STORES: Final[Mapping[str, str]] = {
+    "memory": "nocookie.stores.memory:MemoryStore",
+    "file": "nocookie.stores.file:FileStore",
+}
+
+#: Beaker's names, and what succeeds them here.
+ALIASES: Final[Mapping[str, str]] = {"dbm": "file"}
+
+_opened: dict[tuple[Any, ...], Store] = {}
+_lock = threading.Lock()
+
+
+def store_class(type: str) -> Any:
+    """Return the class for a *type*, or raise `ConfigError` naming the nearest."""
+    type = ALIASES.get(type, type)
+    if type in STORES:
+        module, _, name = STORES[type].partition(":")
+        return getattr(importlib.import_module(module), name)
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    if type in found.names:
+        return found[type].load()
+    known = sorted({*STORES, *found.names})
+    near = difflib.get_close_matches(type, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise ConfigError(f"type = {type!r}: there is no such store; {hint}")
+
+
+def open_store(type: str, options: Mapping[str, Any]) -> Store:
+    """Return the store of this process for *type* and *options*, opened on first use.
+
+    Of *options*, the store gets those that its constructor names. The same type and options
+    give the same store, so every `Session({}, type="memory")` of a process shares one.
+    """
+    cls = store_class(type)
+    taken = inspect.signature(cls).parameters
+    chosen = {name: value for name, value in options.items() if name in taken and value is not None}
+    for name, parameter in taken.items():
+        if parameter.default is parameter.empty and name not in chosen:
+            raise ConfigError(f"type = {type!r} needs {name}")
+    with _lock:
+        # By process: what a fork inherits belongs to the parent.
+        key = (os.getpid(), cls, *sorted((name, repr(value)) for name, value in chosen.items()))
+        if key not in _opened:
+            _opened[key] = cls(**chosen)
+        return _opened[key]
+
+
+def close_all() -> None:
+    """Close every store that this process opened, and forget them."""
+    with _lock:
+        for key in [key for key in _opened if key[0] == os.getpid()]:
+            _opened.pop(key).close()
+
+
+atexit.register(close_all)

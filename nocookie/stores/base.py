@@ -1,0 +1,198 @@
+"""What a store promises.
+
+A store keeps records under keys. It sees a hash of the id and encoded values: never the id,
+never a Python object. Times are seconds since the epoch; a `ttl` is how many seconds a record
+may lie unused from now, `inf` for ever.
+
+The promises, each of them in `nocookie.testing.StoreSuite`:
+
+* **An answer is the truth or an error.** What is missing is `Missing`; a store that cannot say
+  raises `StoreError`, within the deadline. It never answers "nothing" because it failed.
+* **Create is not save.** `create` never overwrites a living record; `save`, `touch` and
+  `rotate` never bring one into being. On a record that is gone they raise `SessionGone`, so a
+  request that was under way at a logout cannot undo it.
+* **A save is a delta**, applied in one step to the record as it is by then: two requests that
+  change different fields lose nothing, and readers see all of a delta or nothing.
+* **Ended is ended.** After `destroy(key)` or `rotate(key, ...)` returns, *key* is missing for
+  everybody.
+* **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space.
+* **What is acknowledged is stored**, at the level of durability that the store states.
+
+Optional powers are protocols of their own (`Purgeable`, `Listable`); ask with isinstance.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+__all__ = [
+    "Delta",
+    "KeyTaken",
+    "Listable",
+    "Missing",
+    "Purgeable",
+    "Record",
+    "Store",
+    "VersionChanged",
+    "merge",
+    "pack",
+    "unpack",
+]
+
+
+class Record(NamedTuple):
+    """One session as a store holds it."""
+
+    #: Encoded values by name. Shared between readers: never to be changed in place.
+    fields: Mapping[str, bytes]
+    #: When the session began. A rotation does not change it.
+    created: float
+    #: The last save or touch.
+    accessed: float
+    #: The first moment at which the record does not count any more.
+    expires: float
+    #: Changes with every save and rotation; what `expect` is compared with.
+    version: int
+    #: Opaque to the store; replaced by a rotation.
+    seal: bytes = b""
+
+
+class Delta(NamedTuple):
+    """What a save sends: how the record changed since it was loaded."""
+
+    set: Mapping[str, bytes] = {}
+    deleted: Collection[str] = ()
+    #: Remove every field first, also those that others added meanwhile.
+    cleared: bool = False
+
+
+class Missing(enum.Enum):
+    """Why there is no record. A store that cannot tell says UNKNOWN."""
+
+    UNKNOWN = "unknown"
+    #: It is still here, but its time is over.
+    EXPIRED = "expired"
+    #: It is here, and its bytes are not a record, or one of a later version. It is kept.
+    CORRUPTED = "corrupted"
+
+
+class KeyTaken(Exception):
+    """`create` or `rotate` found a living record under the new key. Nothing was written."""
+
+
+class VersionChanged(Exception):
+    """`save` with `expect` found another version. Nothing was written."""
+
+
+class Store(Protocol):
+    """The contract. Synchronous; every method may be called from any thread at any time."""
+
+    #: True where other processes see what this one stores.
+    shared: bool
+
+    def load(self, key: str) -> Record | Missing:
+        """Return the record, or why there is none. Writes nothing, creates nothing."""
+        ...
+
+    def create(self, key: str, record: Record, ttl: float) -> None:
+        """Store a new record; its `accessed`, `expires` and `version` are the store's to set.
+
+        Raises `KeyTaken` if a living record is there; an expired one is replaced.
+        """
+        ...
+
+    def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
+        """Apply *delta* to the record as it is now, and renew it.
+
+        Raises `SessionGone`, or `VersionChanged` if *expect* is given and is not its version.
+        """
+        ...
+
+    def touch(self, key: str, ttl: float) -> None:
+        """Renew the record. Raises `SessionGone`."""
+        ...
+
+    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+        """Move the record to another key, with *delta* applied and the seal replaced.
+
+        Raises `SessionGone` if the old one is gone, `KeyTaken` if the new key is in use. Where
+        this cannot be one step, a crash in between may lose the session but never leave two.
+        """
+        ...
+
+    def destroy(self, key: str) -> None:
+        """End the record. No error if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. The store opens new ones if it is used again."""
+        ...
+
+
+@runtime_checkable
+class Purgeable(Protocol):
+    """A store in which expired records stay until somebody removes them."""
+
+    def purge(self, limit: int) -> int:
+        """Remove up to *limit* expired records in one short step; return how many."""
+        ...
+
+
+@runtime_checkable
+class Listable(Protocol):
+    """A store that can enumerate what it holds."""
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of living records, in no order, while others write."""
+        ...
+
+
+def merge(fields: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
+    """Return *fields* with *delta* applied."""
+    merged = {} if delta.cleared else dict(fields)
+    for name in delta.deleted:
+        merged.pop(name, None)
+    merged.update(delta.set)
+    return merged
+
+
+# -- for stores that keep a record's fields in one piece ----------------------------------------
+#
+#     2 bytes   the length of the header
+#     header    JSON: {name: length of its value, ...}
+#     values    one after the other, in that order
+#
+# The header is decoded by C code and the values are only cut, so a hundred fields cost little
+# more than three. Headers longer than 65,535 bytes take the form 0xFFFF, then 4 bytes of length.
+
+
+def pack(fields: Mapping[str, bytes]) -> bytes:
+    header = json.dumps({name: len(value) for name, value in fields.items()}).encode("ascii")
+    size = len(header)
+    length = size.to_bytes(2, "big") if size < 0xFFFF else b"\xff\xff" + size.to_bytes(4, "big")
+    return b"".join((length, header, *fields.values()))
+
+
+def unpack(data: bytes) -> dict[str, bytes]:
+    """Raises ValueError if *data* is not what `pack` made, to the last byte."""
+    start = 2
+    size = int.from_bytes(data[:2], "big")
+    if size == 0xFFFF:
+        start = 6
+        size = int.from_bytes(data[2:6], "big")
+    here = start + size
+    lengths = json.loads(data[start:here])
+    if type(lengths) is not dict:
+        raise ValueError("no header")
+    fields = {}
+    for name, length in lengths.items():
+        if type(length) is not int or length < 0:
+            raise ValueError("no length")
+        fields[name] = data[here : here + length]
+        here += length
+    if here != len(data):
+        raise ValueError("cut short")
+    return fields

@@ -1,0 +1,394 @@
+"""Sessions in one SQLite file, for all processes of one host.
+
+SQLite in WAL mode gives what a folder of pickles never gave: a save is one guarded statement,
+readers and the writer do not wait for each other, a SIGKILL at any point leaves the old record
+or the new one, and a sweep costs what it removes.
+
+The rules of this file:
+
+1. The file is made by the first `create` and never by a read.
+2. A save is a single UPDATE. The delta is applied inside it, by the SQL function
+   `apply_delta`, so there is no moment between reading a record and writing it.
+3. A connection is used by one thread at a time and only by the process that opened it. SQLite's
+   locks do not survive a fork, and a connection closed by the child would checkpoint a database
+   that the parent still uses. So idle connections are closed before a fork, and what other
+   threads were using is never touched by the child.
+4. Driver exceptions become `StoreError` here, and carry no data.
+
+WAL wants a local disk. On a network file system use the `sqlalchemy` or `redis` store.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Missing,
+    Record,
+    VersionChanged,
+    merge,
+    pack,
+    unpack,
+)
+
+__all__ = ["FileStore"]
+
+#: Marks the file as ours (SQLite's application_id): "nock".
+APPLICATION_ID: Final = 0x6E6F636B
+#: The version of the schema (SQLite's user_version). A newer one is refused, and kept.
+SCHEMA_VERSION: Final = 1
+
+#: A `create` sweeps at most once in so many seconds, and removes at most so many records: both
+#: keep the sweep invisible (about 2 ms), and together they keep up with 3 new sessions a second.
+#: Busier sites run `nocookie purge`.
+SWEEP_EVERY: Final = 30.0
+SWEEP_AT_MOST: Final = 100
+
+SCHEMA: Final = """
+    CREATE TABLE IF NOT EXISTS sessions (
+        key      BLOB PRIMARY KEY,
+        data     BLOB NOT NULL,
+        created  REAL NOT NULL,
+        accessed REAL NOT NULL,
+        expires  REAL NOT NULL,
+        version  INTEGER NOT NULL,
+        seal     BLOB NOT NULL
+    ) WITHOUT ROWID
+"""
+INDEX: Final = "CREATE INDEX IF NOT EXISTS sessions_by_expiry ON sessions (expires)"
+
+LOAD: Final = "SELECT data, created, accessed, expires, version, seal FROM sessions WHERE key = ?"
+CREATE: Final = """
+    INSERT INTO sessions (key, data, created, accessed, expires, version, seal)
+    VALUES (?, ?, ?, ?, ?, 1, ?)
+    ON CONFLICT (key) DO UPDATE SET
+        data = excluded.data, created = excluded.created, accessed = excluded.accessed,
+        expires = excluded.expires, version = 1, seal = excluded.seal
+    WHERE sessions.expires <= excluded.accessed
+"""
+SAVE: Final = """
+    UPDATE sessions
+    SET data = apply_delta(data), accessed = ?, expires = ?, version = version + 1
+    WHERE key = ? AND expires > ?
+"""
+SAVE_EXPECTED: Final = SAVE + " AND version = ?"
+TOUCH: Final = "UPDATE sessions SET accessed = ?, expires = ? WHERE key = ? AND expires > ?"
+ROTATE: Final = """
+    UPDATE sessions
+    SET key = ?, data = apply_delta(data), accessed = ?, expires = ?, seal = ?,
+        version = version + 1
+    WHERE key = ? AND expires > ?
+"""
+DESTROY: Final = "DELETE FROM sessions WHERE key = ?"
+ALIVE: Final = "SELECT 1 FROM sessions WHERE key = ? AND expires > ?"
+PURGE: Final = """
+    DELETE FROM sessions
+    WHERE key IN (SELECT key FROM sessions WHERE expires <= ? ORDER BY expires LIMIT ?)
+"""
+KEYS: Final = "SELECT key FROM sessions WHERE expires > ? AND key > ? ORDER BY key LIMIT 1000"
+
+_NOTHING: Final = Delta()
+
+#: The synchronous pragma for each level of durability.
+DURABILITY: Final = {"normal": "NORMAL", "full": "FULL"}
+
+
+class FileStore:
+    """Sessions in `<data_dir>/sessions/sessions.db`.
+
+    *durability* is what an acknowledged save survives: `"normal"`, the death of the process;
+    `"full"`, the loss of power too, for about ten times the cost of a save. Neither ever leaves
+    a torn record. *deadline* is in seconds, for one call.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        *,
+        data_dir: str | os.PathLike[str],
+        durability: str = "normal",
+        pool_size: int = 8,
+        deadline: float = 2.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if durability not in DURABILITY:
+            raise ConfigError(f"durability is normal or full, not {durability!r}")
+        self._folder = Path(data_dir) / "sessions"
+        self._path = self._folder / "sessions.db"
+        self._durability = durability
+        self._pool_size = pool_size
+        self._deadline = deadline
+        self._clock = clock
+        self._last_sweep = clock()
+        self._opened: set[_Connection] = set()
+        self._idle: deque[_Connection | None]
+        self._forget_connections()
+        _living.add(self)
+
+    # -- the contract ---------------------------------------------------------------------------
+
+    def load(self, key: str) -> Record | Missing:
+        rows, _ = self._execute(LOAD, (bytes.fromhex(key),))
+        if not rows:
+            return Missing.UNKNOWN
+        data, created, accessed, expires, version, seal = rows[0]
+        if expires <= self._clock():
+            return Missing.EXPIRED
+        try:
+            fields = unpack(data)
+        except (ValueError, TypeError, RecursionError):
+            return Missing.CORRUPTED
+        return Record(fields, created, accessed, expires, version, seal)
+
+    def create(self, key: str, record: Record, ttl: float) -> None:
+        now = self._clock()
+        row = (bytes.fromhex(key), pack(record.fields), record.created, now, now + ttl, record.seal)
+        _, created = self._execute(CREATE, row, create=True)
+        if not created:
+            raise KeyTaken
+        if now - self._last_sweep >= SWEEP_EVERY:
+            self._last_sweep = now
+            self.purge(SWEEP_AT_MOST)
+
+    def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
+        now = self._clock()
+        name = bytes.fromhex(key)
+        if expect is None:
+            _, saved = self._execute(SAVE, (now, now + ttl, name, now), delta)
+        else:
+            _, saved = self._execute(SAVE_EXPECTED, (now, now + ttl, name, now, expect), delta)
+            if not saved and self._execute(ALIVE, (name, now))[0]:
+                raise VersionChanged
+        if not saved:
+            raise SessionGone("the session has ended")
+
+    def touch(self, key: str, ttl: float) -> None:
+        now = self._clock()
+        _, touched = self._execute(TOUCH, (now, now + ttl, bytes.fromhex(key), now))
+        if not touched:
+            raise SessionGone("the session has ended")
+
+    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+        now = self._clock()
+        values = (bytes.fromhex(new), now, now + ttl, seal, bytes.fromhex(old), now)
+        _, moved = self._execute(ROTATE, values, delta)
+        if not moved:
+            raise SessionGone("the session has ended")
+
+    def destroy(self, key: str) -> None:
+        self._execute(DESTROY, (bytes.fromhex(key),))
+
+    def close(self) -> None:
+        idle = self._idle
+        self._idle = self._places()
+        for connection in idle:
+            if connection is not None:
+                self._opened.discard(connection)
+                connection.sql.close()
+
+    # -- optional powers ------------------------------------------------------------------------
+
+    def purge(self, limit: int) -> int:
+        return self._execute(PURGE, (self._clock(), limit))[1]
+
+    def keys(self) -> Iterator[str]:
+        last = b""
+        while rows := self._execute(KEYS, (self._clock(), last))[0]:
+            for (last,) in rows:
+                yield last.hex()
+
+    # -- connections ----------------------------------------------------------------------------
+
+    def _execute(
+        self, statement: str, values: tuple[Any, ...], delta: Delta = _NOTHING, create: bool = False
+    ) -> tuple[list[tuple[Any, ...]], int]:
+        """Run one statement; return its rows, and how many it changed.
+
+        Where there is no file yet, and *create* does not ask for one, it holds no rows.
+        """
+        idle, connection = self._take()
+        try:
+            if connection is None:
+                connection = self._open(create)
+                if connection is None:
+                    return [], 0
+            connection.delta = delta
+            cursor = connection.sql.execute(statement, values)
+            return cursor.fetchall(), cursor.rowcount
+        except sqlite3.IntegrityError:
+            raise KeyTaken from None
+        except sqlite3.Error as error:
+            raise _store_error(error) from error
+        finally:
+            if idle is self._idle:
+                idle.append(connection)
+                if self._waiting:
+                    with self._returned:
+                        self._returned.notify()
+            elif connection is not None:  # the store was closed meanwhile
+                self._opened.discard(connection)
+                connection.sql.close()
+
+    def _take(self) -> tuple[deque[_Connection | None], _Connection | None]:
+        """Take the connection used last, or None where one may be opened; and where to put it.
+
+        The pool is a deque of connections on top of places for more; its append and pop are
+        atomic, and the condition below is only for those who find it empty.
+        """
+        idle = self._idle
+        try:
+            return idle, idle.pop()
+        except IndexError:
+            pass
+        until = time.monotonic() + self._deadline
+        with self._returned:
+            self._waiting += 1
+            try:
+                while True:
+                    # Only now: what came back before we counted as waiting is found here, and
+                    # what comes back later notifies.
+                    idle = self._idle
+                    try:
+                        return idle, idle.pop()
+                    except IndexError:
+                        pass
+                    left = until - time.monotonic()
+                    if left <= 0 or not self._returned.wait(left):
+                        raise StoreTimeout("the file store: every connection is in use")
+            finally:
+                self._waiting -= 1
+
+    def _places(self) -> deque[_Connection | None]:
+        return deque([None] * self._pool_size)
+
+    def _open(self, create: bool) -> _Connection | None:
+        if not self._path.exists():
+            if not create:
+                return None
+            self._make_file()
+        sql = sqlite3.connect(
+            self._path,
+            # Below the deadline, so that what comes back in time is SQLite's own answer.
+            timeout=self._deadline * 0.9,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection = _Connection(sql)
+        try:
+            self._check_file(sql)
+            sql.execute(f"PRAGMA synchronous = {DURABILITY[self._durability]}")
+            sql.create_function("apply_delta", 1, connection.apply_delta, deterministic=False)
+        except BaseException:
+            sql.close()
+            raise
+        self._opened.add(connection)
+        return connection
+
+    def _make_file(self) -> None:
+        """Make an empty file that only its owner can read; SQLite gives its side files the
+        same mode."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+        except OSError as error:
+            raise StoreError(
+                f"the file store cannot make its file: {error.strerror or type(error).__name__}"
+            ) from error
+
+    def _check_file(self, sql: sqlite3.Connection) -> None:
+        application = _pragma(sql, "application_id")
+        if application == APPLICATION_ID and _pragma(sql, "user_version") == SCHEMA_VERSION:
+            return
+        _set_wal(sql, self._deadline)
+        sql.execute("BEGIN IMMEDIATE")
+        try:
+            application, version = _pragma(sql, "application_id"), _pragma(sql, "user_version")
+            tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if application != APPLICATION_ID and (application or tables):
+                raise StoreError("the file store: the file is another program's, left as it is")
+            if version > SCHEMA_VERSION:
+                raise StoreError("the file store: the file is of a newer version, left as it is")
+            sql.execute(SCHEMA)
+            sql.execute(INDEX)
+            sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            sql.execute("COMMIT")
+        except BaseException:
+            sql.execute("ROLLBACK")
+            raise
+
+    def _forget_connections(self) -> None:
+        # What other threads were using at a fork must not even be collected: see rule 3.
+        _inherited.extend(self._opened)
+        self._opened = set()
+        self._idle = self._places()
+        self._waiting = 0
+        self._returned = threading.Condition()
+
+
+class _Connection:
+    """A connection, and the delta that its next statement applies."""
+
+    __slots__ = ("delta", "sql")
+
+    def __init__(self, sql: sqlite3.Connection) -> None:
+        self.sql = sql
+        self.delta = Delta()
+
+    def apply_delta(self, data: bytes) -> bytes:
+        return pack(merge(unpack(data), self.delta))
+
+
+def _pragma(sql: sqlite3.Connection, name: str) -> int:
+    value: int = sql.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _set_wal(sql: sqlite3.Connection, deadline: float) -> None:
+    # The one statement that does not wait for a lock by itself.
+    until = time.monotonic() + deadline
+    while True:
+        try:
+            sql.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+
+
+def _store_error(error: sqlite3.Error) -> StoreError:
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return StoreTimeout("the file store: another process held the file too long")
+    return StoreError(f"the file store failed: {name}")
+
+
+_living: weakref.WeakSet[FileStore] = weakref.WeakSet()
+_inherited: list[_Connection] = []
+
+
+def _before_fork() -> None:
+    for store in list(_living):
+        store.close()
+
+
+def _after_fork() -> None:
+    for store in list(_living):
+        store._forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

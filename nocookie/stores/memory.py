@@ -1,0 +1,146 @@
+"""Sessions in this process: for one process, for tests, for trying things out.
+
+Records are tuples of bytes, replaced and never changed, so no two requests share an object and
+readers need no lock. The store is capped: past `max_sessions` the one that has been idle
+longest makes room.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final
+
+from nocookie.errors import SessionGone
+from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged, merge
+
+__all__ = ["MemoryStore"]
+
+#: How many of the longest idle records a `create` looks at: what is expired is found among
+#: them, so the store does not grow past what is alive, and no create takes long.
+SWEEP_PER_CREATE: Final = 8
+
+
+class MemoryStore:
+    """Sessions in a dict. Lost with the process; invisible to other processes."""
+
+    shared = False
+
+    def __init__(
+        self, *, max_sessions: int = 100_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._max_sessions = max_sessions
+        self._clock = clock
+        # In order of the last save or touch: the longest idle first.
+        self._records: dict[str, Record] = {}
+        self._lock = threading.Lock()
+        _living.add(self)
+
+    def load(self, key: str) -> Record | Missing:
+        record = self._records.get(key)
+        if record is None:
+            return Missing.UNKNOWN
+        if record.expires <= self._clock():
+            return Missing.EXPIRED
+        return record
+
+    def create(self, key: str, record: Record, ttl: float) -> None:
+        now = self._clock()
+        with self._lock:
+            there = self._records.get(key)
+            if there is not None and there.expires > now:
+                raise KeyTaken
+            self._sweep(now, SWEEP_PER_CREATE)
+            while len(self._records) >= self._max_sessions:
+                del self._records[next(iter(self._records))]
+            self._records.pop(key, None)
+            self._records[key] = Record(
+                record.fields, record.created, now, now + ttl, 1, record.seal
+            )
+
+    def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
+        now = self._clock()
+        with self._lock:
+            there = self._alive(key, now)
+            if expect is not None and expect != there.version:
+                raise VersionChanged
+            self._put(key, key, there, merge(there.fields, delta), there.seal, now, ttl)
+
+    def touch(self, key: str, ttl: float) -> None:
+        now = self._clock()
+        with self._lock:
+            there = self._alive(key, now)
+            del self._records[key]
+            self._records[key] = there._replace(accessed=now, expires=now + ttl)
+
+    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+        now = self._clock()
+        with self._lock:
+            there = self._alive(old, now)
+            if new in self._records:
+                raise KeyTaken
+            self._put(old, new, there, merge(there.fields, delta), seal, now, ttl)
+
+    def destroy(self, key: str) -> None:
+        with self._lock:
+            self._records.pop(key, None)
+
+    def close(self) -> None:
+        """Nothing to release: what is stored stays as long as the store does."""
+
+    def purge(self, limit: int) -> int:
+        with self._lock:
+            return self._sweep(self._clock(), limit, look_at=None)
+
+    def keys(self) -> Iterator[str]:
+        now = self._clock()
+        with self._lock:
+            living = [key for key, record in self._records.items() if record.expires > now]
+        yield from living
+
+    def _alive(self, key: str, now: float) -> Record:
+        record = self._records.get(key)
+        if record is None or record.expires <= now:
+            raise SessionGone("the session has ended")
+        return record
+
+    def _put(
+        self,
+        old: str,
+        new: str,
+        there: Record,
+        fields: dict[str, bytes],
+        seal: bytes,
+        now: float,
+        ttl: float,
+    ) -> None:
+        del self._records[old]
+        self._records[new] = Record(fields, there.created, now, now + ttl, there.version + 1, seal)
+
+    def _sweep(self, now: float, limit: int, look_at: int | None = SWEEP_PER_CREATE) -> int:
+        expired = [
+            key for key, record in islice(self._records.items(), look_at) if record.expires <= now
+        ][:limit]
+        for key in expired:
+            del self._records[key]
+        return len(expired)
+
+    def _after_fork(self) -> None:
+        # Another thread may have held the lock at the fork; here nobody would ever release it.
+        self._lock = threading.Lock()
+
+
+_living: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_living):
+        store._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
