@@ -66,6 +66,28 @@ class Reply:
         """A mapping over `headerlist`; to change one is to change the other."""
         return ResponseHeaders.view_list(self.headerlist)
 
+    def announce(self, name: str, id: str) -> None:
+        """Give the client its id in a header, which browser code of another origin may then
+        read (Fetch, section 3.3.2)."""
+        self.headerlist.append((name, id))
+        origin = self.environ.get("HTTP_ORIGIN")
+        if origin is not None and origin.lower() != _origin(self.environ):
+            self.add_word("Access-Control-Expose-Headers", name)
+
+    def set(self, name: str, value: str) -> None:
+        """Set a header, in place of what there is of it."""
+        wanted = name.lower()
+        self.headerlist[:] = [pair for pair in self.headerlist if pair[0].lower() != wanted]
+        self.headerlist.append((name, value))
+
+    def add_word(self, name: str, word: str) -> None:
+        """Add *word* to a header that is a list, unless it or `*` is there."""
+        wanted = name.lower()
+        there = [value for header, value in self.headerlist if header.lower() == wanted]
+        words = [part.strip() for value in there for part in value.split(",")]
+        if "*" not in words and word.lower() not in map(str.lower, words):
+            self.set(name, ", ".join([*words, word]))
+
 
 @runtime_checkable
 class Carrier(Protocol):
@@ -88,7 +110,7 @@ class Carrier(Protocol):
         ...
 
 
-class _RawCarrier:
+class RawCarrier:
     """A carrier that reads the environ itself: a WebOb request would cost more than the rest
     of the look-up together."""
 
@@ -108,7 +130,7 @@ class _RawCarrier:
         """Nothing in the client keeps the id by itself."""
 
 
-class Header(_RawCarrier):
+class Header(RawCarrier):
     """The id in a request header, and in the response header of the same name.
 
     Leaks: hardly. Headers of one's own are seldom logged, never cached as part of a URL, never
@@ -127,14 +149,14 @@ class Header(_RawCarrier):
         return text
 
     def place(self, id: str, reply: Reply) -> bool:
-        reply.headerlist.append((self.name, id))
+        reply.announce(self.name, id)
         return True
 
     def __repr__(self) -> str:
         return f"Header({self.name!r})"
 
 
-class Bearer(_RawCarrier):
+class Bearer(RawCarrier):
     """The id as a bearer token (RFC 6750): `Authorization: Bearer <id>`.
 
     Other schemes, `Basic` among them, are no id. A response has no header to answer in, so a
@@ -151,7 +173,7 @@ class Bearer(_RawCarrier):
         return "Bearer()"
 
 
-class Query(_RawCarrier):
+class Query(RawCarrier):
     """The id in a query parameter.
 
     Leaks: by history, bookmarks, shared links, logs and `Referer`. Responses get
@@ -162,20 +184,22 @@ class Query(_RawCarrier):
 
     def __init__(self, name: str = "sid") -> None:
         self.name = _token(name, "a parameter name")
-        self._values = re.compile(r"(?:^|&)" + re.escape(name) + r"=([^&]*)").findall
+        self._mark = f"&{name}="
 
     def read(self, environ: WSGIEnvironment) -> str | None:
-        query = environ.get("QUERY_STRING", "")
-        values: list[str] = self._values(query)
-        if "%" in query or "+" in query:
-            values = [
+        query: str = environ.get("QUERY_STRING", "")
+        if "%" in query or "+" in query:  # the name or the value may be written otherwise
+            return _only(
                 unquote_plus(value)
                 for name, _, value in (part.partition("=") for part in query.split("&"))
                 if unquote_plus(name) == self.name
-            ]
-        if len(values) > 1:
-            return _only(values)
-        return values[0] if values else None
+            )
+        _, *found = ("&" + query).split(self._mark)
+        if not found:
+            return None
+        if len(found) > 1:
+            return _only(part.partition("&")[0] for part in found)
+        return found[0].partition("&")[0]
 
     def __repr__(self) -> str:
         return f"Query({self.name!r})"
@@ -185,7 +209,7 @@ class Query(_RawCarrier):
 FORM_LIMIT: Final = 65536
 
 
-class Form(_RawCarrier):
+class Form(RawCarrier):
     """The id in a field of an urlencoded form, posted with up to 64 KiB.
 
     The body is read once and given to the application whole. Leaks: not by URL; by the page that
@@ -214,7 +238,7 @@ class Form(_RawCarrier):
         return f"Form({self.name!r})"
 
 
-class Cookie(_RawCarrier):
+class Cookie(RawCarrier):
     """The id in a cookie, for clients that keep one. With a `secret` the id is signed, as every
     id is.
 
@@ -338,7 +362,7 @@ def carriers_from(find_id: Any) -> tuple[Carrier, ...]:
         if not find_id:
             raise ConfigError("find_id is an empty list; name a carrier or a callable")
         return tuple(carrier for item in find_id for carrier in carriers_from(item))
-    if isinstance(find_id, type) and issubclass(find_id, (_RawCarrier, FirstOf)):
+    if isinstance(find_id, type) and issubclass(find_id, (RawCarrier, FirstOf)):
         raise ConfigError(f"find_id is the class {find_id.__name__}; call it: {find_id.__name__}()")
     if callable(find_id):
         return (Callback(find_id),)
@@ -371,6 +395,11 @@ def _token(name: str, what: str) -> str:
     if not isinstance(name, str) or not is_token(name):
         raise ConfigError(f"{name!r} is not {what}")
     return name
+
+
+def _origin(environ: WSGIEnvironment) -> str:
+    host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
+    return f"{environ.get('wsgi.url_scheme', 'http')}://{host}".lower()
 
 
 def _only(values: Iterable[str]) -> str | None:

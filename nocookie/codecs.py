@@ -38,7 +38,10 @@ __all__ = ["Codec", "JsonCodec", "PickleCodec", "Undecodable"]
 MAX_DEPTH: Final = 64
 
 #: What the parsers below raise when bytes are not what we wrote.
-_BAD_DATA: Final = (ValueError, TypeError, ArithmeticError, LookupError, OSError, RecursionError)
+_BAD_DATA: Final = (
+    *(ValueError, TypeError, ArithmeticError, LookupError, OSError, RecursionError),
+    StopIteration,  # the scanner's word for "no value starts here"
+)
 
 
 class Undecodable(Exception):
@@ -57,8 +60,11 @@ class JsonCodec:
     """JSON (RFC 8259) with tags."""
 
     def dumps(self, value: Any) -> bytes:
-        if type(value) is str:  # by far the most common
+        kind = type(value)
+        if kind is str:  # the json module takes a detour for what is not a container
             return b"j" + _quote(value).encode("ascii")
+        if kind is int:
+            return b"j%d" % value
         return b"j" + _encode(_plain(value, 0)).encode("ascii")
 
     def loads(self, data: bytes) -> Any:
@@ -220,4 +226,6 @@ def _untagged(pairs: dict[str, Any]) -> Any:
     return pairs
 
 
-_decode = json.JSONDecoder(object_hook=_untagged).raw_decode
+# What decode() and raw_decode() come to, without their detours.
+_decode: Callable[[str, int], tuple[Any, int]]
+_decode = json.JSONDecoder(object_hook=_untagged).scan_once  # type: ignore[attr-defined]

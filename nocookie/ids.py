@@ -64,9 +64,12 @@ class Ids:
 
     adopts = False
     _matches = staticmethod(re.compile(GRAMMAR, re.ASCII).fullmatch)
+    _digest = hashlib.blake2b(digest_size=32)
 
     def key(self, id: str) -> str:
-        return hashlib.blake2b(id.encode(), digest_size=32).hexdigest()
+        digest = self._digest.copy()  # cheaper than to set up another
+        digest.update(id.encode())
+        return digest.hexdigest()
 
 
 class RandomIds(Ids):

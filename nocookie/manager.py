@@ -6,12 +6,14 @@ will not need this module.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from webob import Request
 
-from nocookie.carriers import AmbiguousId, Carrier, Cookie, Header, Reply, carriers_from
+from nocookie.carriers import AmbiguousId, Carrier, Cookie, Header, RawCarrier, Reply, carriers_from
+from nocookie.errors import NocookieError
 from nocookie.events import emit
 from nocookie.options import resolve
 from nocookie.sessions import Backend, Presented, Session, SessionObject
@@ -24,6 +26,9 @@ __all__ = ["SessionManager"]
 #: Referrer policies (W3C) under which an id in a URL stays with its origin.
 _STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
 
+#: What would end a header and begin another (RFC 9110, section 5.5).
+_CONTROLS: Final = re.compile(r"[\r\n\0]")
+
 
 class SessionManager:
     """Sessions for one application: its carriers, and the backend they are made with."""
@@ -35,30 +40,29 @@ class SessionManager:
         self.backend = Backend(settings)
         self._in_url = any(getattr(carrier, "in_url", False) for carrier in self.carriers)
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
-        self._find = self.find
 
     def open(self, environ: WSGIEnvironment) -> SessionObject:
         """Return the session of this request; nothing is loaded yet."""
-        return SessionObject(environ, self._find, self.backend)
+        return SessionObject(self, environ)
 
     def find(self, environ: WSGIEnvironment) -> Presented:
         """Return what the client presented: every id that could be ours, or why there is none."""
-        presented: list[tuple[str, Any]] = []
+        presented: tuple[tuple[str, Carrier], ...] = ()
         reason = "absent"
         for carrier in self.carriers:
             text, why = _found(carrier, environ)
             if text is not None:
                 why = self.backend.ids.checked(text)
                 if why is None:
-                    presented.append((text, carrier))
+                    presented += ((text, carrier),)
                     continue
-            if why and reason == "absent":
+            if why is not None and reason == "absent":
                 reason = why
         if not presented:
-            return (), reason
+            return reason
         if len(presented) > 1 and len({id for id, _ in presented}) > 1:
             emit("conflict", "one request, several ids")
-        return tuple(presented), ""
+        return presented
 
     def commit(self, session: SessionObject, reply: Reply) -> None:
         """Save what the application saved, and tell the client its id if it must be told.
@@ -70,11 +74,13 @@ class SessionManager:
             return
         real._commit()
         for name in self._vary:
-            _add_word(reply, "Vary", name)
+            reply.add_word("Vary", name)
         if real.must_propagate:
             self._propagate(real, reply)
-        elif real._ended and real._record is None and real._brought_by is not None:
-            real._brought_by.forget(reply)
+        elif real._ended:
+            brought_by = real._brought_by
+            if brought_by is not None:
+                brought_by.forget(reply)
 
     def _propagate(self, session: Session, reply: Reply) -> None:
         id = session.id
@@ -83,11 +89,15 @@ class SessionManager:
         if not any(carrier.place(id, reply) for carrier in carriers):
             if self.id_header is None:
                 return
-            reply.headerlist.append((self.id_header, id))
-        headers = reply.headers
-        headers["Cache-Control"] = "no-store"
-        if self._in_url and headers.get("Referrer-Policy", "").lower() not in _STRICT_REFERRER:
-            headers["Referrer-Policy"] = "same-origin"
+            reply.announce(self.id_header, id)
+        for name, value in reply.headerlist:
+            if _CONTROLS.search(name) or _CONTROLS.search(value):
+                raise NocookieError("a carrier made a header with a control character in it")
+        reply.set("Cache-Control", "no-store")
+        if self._in_url:
+            policies = [v.lower() for n, v in reply.headerlist if n.lower() == "referrer-policy"]
+            if not policies or policies[-1] not in _STRICT_REFERRER:
+                reply.set("Referrer-Policy", "same-origin")
 
 
 def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
@@ -107,11 +117,13 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
     return carriers_from(settings["find_id"])
 
 
-def _found(carrier: Any, environ: WSGIEnvironment) -> tuple[str | None, str | None]:
+def _found(carrier: Carrier, environ: WSGIEnvironment) -> tuple[str | None, str | None]:
     """Ask one carrier; return a text, or why there is none. What it raises stays here."""
     try:
-        read = getattr(carrier, "read", None)
-        text = read(environ) if read is not None else carrier.find(Request(environ))
+        if isinstance(carrier, RawCarrier):
+            text: Any = carrier.read(environ)
+        else:
+            text = carrier.find(Request(environ))
     except AmbiguousId:
         return None, "ambiguous"
     except Exception as error:
@@ -121,11 +133,3 @@ def _found(carrier: Any, environ: WSGIEnvironment) -> tuple[str | None, str | No
         return text, None
     emit("finder failed", f"returned {type(text).__name__}")
     return None, "malformed"
-
-
-def _add_word(reply: Reply, name: str, word: str) -> None:
-    """Add *word* to a list-valued header, unless it or `*` is there."""
-    headers = reply.headers
-    words = [w.strip() for value in headers.getall(name) for w in value.split(",")]
-    if "*" not in words and word.lower() not in map(str.lower, words):
-        headers[name] = ", ".join([*words, word])

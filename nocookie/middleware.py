@@ -235,7 +235,7 @@ def _save_late(session: SessionObject) -> None:
     try:
         if not real._marked and not (real._backend.auto and real._has_changes()):
             return
-        if real._record is None or real._is_moving():
+        if real._key is None or real._is_moving():
             emit("lost", "a new session or id, saved after the response began", real._named())
             return
         real.save()

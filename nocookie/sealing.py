@@ -21,11 +21,11 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from nocookie.errors import ConfigError
 
-__all__ = ["BadSeal", "Keyed", "Sealer", "Unsealed", "derive"]
+__all__ = ["BadSeal", "Keyed", "Sealer", "derive"]
 
 #: 128 bits: a forgery succeeds once in 2**128 tries, and each try costs a store trip.
 MAC_SIZE: Final = 16
@@ -36,16 +36,6 @@ GCM_NONCE_SIZE: Final = 12
 
 class BadSeal(Exception):
     """Bytes that we did not write, or not here. Never leaves the library."""
-
-
-class ValueSealer(Protocol):
-    """What a session asks of either sealer below."""
-
-    def new_nonce(self) -> bytes: ...
-    def seal_record(self, key: str, nonce: bytes) -> bytes: ...
-    def open_record(self, key: str, seal: bytes) -> bytes: ...
-    def seal(self, nonce: bytes, name: str, value: bytes) -> bytes: ...
-    def open(self, nonce: bytes, name: str, sealed: bytes) -> bytes: ...
 
 
 def derive(secret: str, purpose: str) -> bytes:
@@ -70,27 +60,6 @@ class Keyed:
         state = self._state.copy()
         state.update(message)
         return state.digest()
-
-
-class Unsealed:
-    """No secret: values are stored as they are."""
-
-    def new_nonce(self) -> bytes:
-        return b""
-
-    def seal_record(self, key: str, nonce: bytes) -> bytes:
-        return b""
-
-    def open_record(self, key: str, seal: bytes) -> bytes:
-        return b""
-
-    def seal(self, nonce: bytes, name: str, value: bytes) -> bytes:
-        return value
-
-    def open(self, nonce: bytes, name: str, sealed: bytes) -> bytes:
-        if sealed[:1] in (b"m", b"e"):
-            raise BadSeal("sealed, and there is no secret to open it with")
-        return sealed
 
 
 class Sealer:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from nocookie.codecs import JsonCodec, PickleCodec, Undecodable
@@ -38,20 +38,20 @@ from nocookie.events import emit
 from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, RandomIds, SignedIds
 from nocookie.local import Forwarding
 from nocookie.options import resolve
-from nocookie.sealing import BadSeal, Sealer, Unsealed
+from nocookie.sealing import BadSeal, Sealer
 from nocookie.stores import open_store
 from nocookie.stores.base import Delta, KeyTaken, Missing, Record, Store, VersionChanged, merge
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["Backend", "Presented", "Session", "SessionObject"]
+__all__ = ["Backend", "Opener", "Presented", "Session", "SessionObject"]
 
 T = TypeVar("T")
 
-#: The ids that a client presented and that could be ours, each with the carrier that brought it
-#: (the strongest first), and why there is none if there is none.
-Presented = tuple[tuple[tuple[str, Any], ...], str]
+#: What a client presented: the ids that could be ours, each with the carrier that brought it,
+#: the strongest first; or why there is none.
+Presented = tuple[tuple[str, Any], ...] | str
 
 #: A touch is due when the last one is older than this many seconds, or than a twentieth of the
 #: idle timeout: the session may then end up to 5 % early, and reads stay reads.
@@ -83,11 +83,12 @@ class Backend:
         self.clock: Callable[[], float] = settings["clock"]
         self.timeout: float = settings["timeout"] or math.inf
         self.lifetime: float = settings["lifetime"] or math.inf
+        self.touch_after = min(TOUCH_EVERY, self.timeout / TOUCH_SHARE)
         self.auto: bool = settings["auto"]
         self.max_size: int = settings["max_size"]
         self.max_value_size: int = settings["max_value_size"]
         self.codec = PickleCodec() if settings["data_serializer"] == "pickle" else JsonCodec()
-        self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else Unsealed()
+        self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else None
         self.ids: IdScheme
         if not settings["strict"]:
             self.ids = GatewayIds(settings["id_key"])
@@ -99,12 +100,12 @@ class Backend:
     def presented(self, text: object) -> Presented:
         """Check one text, however it came."""
         if text is None:
-            return (), "absent"
+            return "absent"
         why = self.ids.checked(text)
         if why is not None:
-            return (), why
+            return why
         assert isinstance(text, str)
-        return ((text, None),), ""
+        return ((text, None),)
 
     def fingerprint(self, id: str) -> str:
         return self.ids.key(id)[:FINGERPRINT_LENGTH]
@@ -121,28 +122,39 @@ class Session(MutableMapping[str, Any]):
     """
 
     # Defaults of the instance: a request that only reads sets few of them.
+
+    #: The id; None until somebody asks for the id of a new session.
     _id: str | None = None
-    #: The store key of the record, as long as there is one.
+    #: The store key of the record; None as long as there is none.
     _key: str | None = None
-    _record: Record | None = None
-    _nonce: bytes | None = None
+    _created: float | None = None
+    _last_accessed: float | None = None
+    _nonce: bytes = b""
     #: None until the first touch.
     _is_new: bool | None = None
+    _reason: str | None = None
+    #: The id that the client presented and the store knew, and the carrier that brought it.
     _given: str | None = None
     _brought_by: Any = None
+    #: To be saved at the commit.
     _marked = False
-    _cleared = False
+    #: The delta as `save()` found it, if nothing can have changed since.
+    _pending: Delta | None = None
+    #: The record is to be renewed though nothing is saved.
+    _touch_due = False
     #: "store" or "gone" after an operation failed that way: see the middleware.
     _failed: str | None = None
     #: A record that the client knew was ended in this request.
     _ended = False
-    #: Encoded values as they were loaded, less what was deleted.
+    #: Encoded values as the store has them, and the same less what was deleted since.
+    _stored: Mapping[str, bytes]
     _fields: Mapping[str, bytes]
     #: Values that were read or assigned. None until the first touch.
     _values: dict[str, Any] | None = None
     #: The names assigned since the last save, with their encodings once known.
     _changed: dict[str, bytes | None]
-    _deleted: set[str]
+    _deleted: frozenset[str] = frozenset()
+    _cleared = False
 
     def __init__(
         self,
@@ -160,13 +172,13 @@ class Session(MutableMapping[str, Any]):
                 "set it where the middleware is made"
             )
         self._backend = backend
-        self._presented, self._reason = backend.presented(id)
+        self._presented = backend.presented(id)
 
     @classmethod
     def _of(cls, backend: Backend, presented: Presented) -> Session:
         session = cls.__new__(cls)
         session._backend = backend
-        session._presented, session._reason = presented
+        session._presented = presented
         return session
 
     # -- what it is -----------------------------------------------------------------------------
@@ -195,7 +207,7 @@ class Session(MutableMapping[str, Any]):
         `unknown`, `expired`, `corrupted`, `destroyed`; None if there is."""
         if self._values is None:
             self._load()
-        return self._reason or None
+        return self._reason
 
     @property
     def must_propagate(self) -> bool:
@@ -203,15 +215,16 @@ class Session(MutableMapping[str, Any]):
         commit, under an id that is not the one the client presented."""
         if self._values is None:
             self._load()
-        stored = self._record is not None or self._will_be_stored()
-        return stored and self.id != self._given
+        if self._key is None and not self._will_be_stored():
+            return False
+        return self.id != self._given
 
     @property
     def created(self) -> float:
         """When the session began, in seconds since the epoch."""
         if self._values is None:
             self._load()
-        return self._record.created if self._record else self._backend.clock()
+        return self._backend.clock() if self._created is None else self._created
 
     @property
     def last_accessed(self) -> float | None:
@@ -219,7 +232,7 @@ class Session(MutableMapping[str, Any]):
         the epoch; None for a new one."""
         if self._values is None:
             self._load()
-        return self._record.accessed if self._record else None
+        return self._last_accessed
 
     @property
     def timeout(self) -> float | None:
@@ -257,7 +270,7 @@ class Session(MutableMapping[str, Any]):
         if type(key) is not str:
             raise ValueRefused(str(key), f"keys are text, not {type(key).__name__}")
         self._values[key] = value
-        self._changed[key] = None
+        self._changed[key] = self._pending = None
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
@@ -267,7 +280,8 @@ class Session(MutableMapping[str, Any]):
         self._changed.pop(key, None)
         if key in self._fields:
             self._fields = {name: data for name, data in self._fields.items() if name != key}
-            self._deleted.add(key)
+            self._deleted |= {key}
+        self._pending = None
 
     def __contains__(self, key: object) -> bool:
         if self._values is None:
@@ -293,8 +307,8 @@ class Session(MutableMapping[str, Any]):
         """Remove everything, also what other requests add before this one is saved."""
         if self._values is None:
             self._load()
-        self._fields, self._values, self._changed = {}, {}, {}
-        self._deleted, self._cleared = set(), True
+        self._begin({})
+        self._cleared = True
 
     def changed(self, key: str) -> None:
         """Say that the value under *key* was changed in place. Needed for objects of your own;
@@ -303,17 +317,16 @@ class Session(MutableMapping[str, Any]):
 
     def revert(self) -> None:
         """Undo every change since the session was loaded or last saved, nested ones too."""
-        if self._values is None:
-            return
-        self._adopt_fields(self._record.fields if self._record else {})
+        if self._values is not None:
+            self._begin(self._stored)
 
     # -- life -----------------------------------------------------------------------------------
 
     def load(self) -> None:
         """Read the record again; changes that were not saved are dropped."""
-        if self._record is not None:
+        if self._key is not None:
             assert self._id is not None
-            self._presented, self._reason = ((self._id, self._brought_by),), ""
+            self._presented = ((self._id, self._brought_by),)
         self._load()
 
     def save(self) -> None:
@@ -324,8 +337,9 @@ class Session(MutableMapping[str, Any]):
         """
         if self._values is None:
             self._load()
+        delta = self._pending or self._checked_delta()
         try:
-            self._write()
+            self._write(delta)
         except SessionGone:
             self._failed = "gone"
             raise
@@ -334,6 +348,7 @@ class Session(MutableMapping[str, Any]):
             emit("store error", str(error), self._named())
             raise
         self._marked = False
+        self._pending = None
 
     persist = save
 
@@ -346,12 +361,13 @@ class Session(MutableMapping[str, Any]):
         if self._key is not None:
             try:
                 self._backend.store.destroy(self._key)
-            except StoreError:
+            except StoreError as error:
                 self._failed = "store"
+                emit("store error", str(error), self._named())
                 raise
             emit("ended", "", self._named())
             self._ended = True
-        self._forget("destroyed")
+        self._detach("destroyed")
 
     invalidate = delete
 
@@ -392,105 +408,126 @@ class Session(MutableMapping[str, Any]):
         """
         if self._values is None:
             self._load()
-        if self._key is None:
+        key = self._key
+        if key is None:
             result = change(self)
             self._marked = True
             return result
-        for _ in range(MUTATE_TRIES):
-            found = self._backend.store.load(self._key)
-            if not isinstance(found, Record):
-                self._failed = "gone"
-                raise SessionGone("the session has ended")
-            draft = self._draft(found)
-            result = change(draft)
-            delta = draft._delta()
-            ttl = self._ttl(found.created)
-            try:
-                self._backend.store.save(self._key, delta, ttl, expect=found.version)
-            except VersionChanged:
-                time.sleep(random.uniform(0, MUTATE_PAUSE))  # noqa: S311 - only to spread out
-                continue
-            self._rebase(found, delta)
-            return result
+        try:
+            for _ in range(MUTATE_TRIES):
+                found = self._backend.store.load(key)
+                if not isinstance(found, Record):
+                    raise SessionGone("the session has ended")
+                draft = self._draft(found)
+                result = change(draft)
+                delta = draft._checked_delta()
+                try:
+                    self._backend.store.save(key, delta, self._ttl(), expect=found.version)
+                except VersionChanged:
+                    time.sleep(random.uniform(0, MUTATE_PAUSE))  # noqa: S311 - only to spread out
+                    continue
+                self._rebase(found, delta)
+                return result
+        except SessionGone:
+            self._failed = "gone"
+            raise
+        except StoreError as error:
+            self._failed = "store"
+            emit("store error", str(error), self._named())
+            raise
         raise SessionConflict("other requests kept changing the session")
 
     # -- loading --------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        backend = self._backend
-        reason = self._reason
-        try:
-            for id, carrier in self._presented:
-                key = backend.ids.key(id)
-                found = backend.store.load(key)
-                if type(found) is Record:
-                    why = self._accept(id, key, found)
-                    if why is None:
-                        self._given, self._brought_by = id, carrier
-                        if self._is_new is None:
-                            self._is_new = False
-                        return
-                else:
-                    assert isinstance(found, Missing)
-                    why = found.value
-                reason = reason or why
-                if why != "unknown":
-                    emit(why, "", key[:FINGERPRINT_LENGTH])
-        except StoreError as error:
-            self._failed = "store"
-            emit("store error", str(error))
-            raise
+        backend, presented = self._backend, self._presented
+        if isinstance(presented, str):
+            reason = presented
+        else:
+            reason = ""
+            try:
+                for id, carrier in presented:
+                    key = backend.ids.key(id)
+                    found = backend.store.load(key)
+                    if type(found) is Record:
+                        why = self._accept(id, key, found)
+                        if why is None:
+                            self._given, self._brought_by = id, carrier
+                            if self._is_new is None:
+                                self._is_new = False
+                            return
+                    else:
+                        assert isinstance(found, Missing)
+                        why = found.value
+                    reason = reason or why
+                    if why != "unknown":
+                        emit(why, "", key[:FINGERPRINT_LENGTH])
+            except StoreError as error:
+                self._failed = "store"
+                emit("store error", str(error))
+                raise
         if self._is_new is None:
             self._is_new = True
         if reason != "absent":
             emit("refused", reason)
-        self._forget(reason)
-        if backend.ids.adopts and self._presented:
-            self._id = self._given = self._presented[0][0]
-            self._brought_by = self._presented[0][1]
+        self._detach(reason)
+        if backend.ids.adopts and not isinstance(presented, str):
+            self._id, self._brought_by = presented[0]
+            self._given = self._id
 
     def _accept(self, id: str, key: str, record: Record) -> str | None:
         """Make *record* the one of this session, or return why it cannot be."""
         backend = self._backend
+        fields, created, accessed, _, _, seal = record
         now = backend.clock()
-        if now >= record.created + backend.lifetime or now >= record.accessed + backend.timeout:
+        if now >= created + backend.lifetime or now >= accessed + backend.timeout:
             return "expired"
-        try:
-            self._nonce = backend.sealer.open_record(key, record.seal)
-        except BadSeal:
-            return "corrupted"
-        self._id, self._key, self._record = id, key, record
-        self._reason = ""
-        self._adopt_fields(record.fields)
+        if backend.sealer is not None:
+            try:
+                self._nonce = backend.sealer.open_record(key, seal)
+            except BadSeal:
+                return "corrupted"
+        if now - accessed > backend.touch_after:
+            self._touch_due = True
+        self._id, self._key = id, key
+        self._created, self._last_accessed = created, accessed
+        self._reason = None
+        self._stored = fields
+        self._begin(fields)
         return None
 
-    def _adopt_fields(self, fields: Mapping[str, bytes]) -> None:
+    def _begin(self, fields: Mapping[str, bytes]) -> None:
+        """Have these values, and no changes."""
         self._fields, self._values, self._changed = fields, {}, {}
-        self._deleted, self._cleared = set(), False
+        if self._deleted or self._cleared:
+            self._deleted, self._cleared = frozenset(), False
+        self._pending = None
 
-    def _forget(self, reason: str) -> None:
+    def _detach(self, reason: str) -> None:
         """Be an empty session without a record, for *reason*."""
-        self._id = self._key = self._record = self._nonce = None
-        self._marked = False
+        self._id = self._key = None
+        self._created = self._last_accessed = None
+        self._nonce = b""
+        self._marked = self._touch_due = False
         self._reason = reason
-        self._adopt_fields({})
+        self._stored: Mapping[str, bytes] = {}
+        self._begin(self._stored)
         if self._backend.ids.adopts:  # the gateway will send this id again
             self._id = self._given
 
-    def _opened(self, name: str, data: bytes) -> Any:
-        assert self._nonce is not None
-        return self._backend.codec.loads(self._backend.sealer.open(self._nonce, name, data))
-
     def _decoded(self, key: str) -> Any:
         data = self._fields[key]
+        backend = self._backend
         assert self._values is not None
         try:
-            value = self._values[key] = self._opened(key, data)
+            if backend.sealer is not None:
+                data = backend.sealer.open(self._nonce, key, data)
+            value = self._values[key] = backend.codec.loads(data)
         except (BadSeal, Undecodable) as error:
             # What one value can no longer be trusted for, the whole session cannot. The record
             # is kept: it may be a later version's, or the secret that is missing here.
             emit("corrupted", str(error), self._named())
-            self._forget("corrupted")
+            self._detach("corrupted")
             self._is_new, self._given = True, None
             raise KeyError(key) from None
         return value
@@ -501,17 +538,23 @@ class Session(MutableMapping[str, Any]):
         """Check that everything can be saved, and have the commit do it."""
         if self._values is None:
             self._load()
-        self._checked(self._delta())
+        delta = self._checked_delta()
         self._marked = True
+        # A container may still be changed in place: then only the commit knows what to write.
+        assert self._values is not None
+        if _IMMUTABLE.issuperset(map(type, self._values.values())):
+            self._pending = delta
 
     def _commit(self) -> None:
         """What the end of a request does to the store. Raises as `save`; a touch only
         `StoreError`."""
-        if self._values is None:
-            return
-        if self._marked or (self._backend.auto and self._has_changes()):
+        if self._marked:
             self.save()
-        elif self._record is not None and self._touch_is_due(self._record):
+        elif self._values is None:
+            return
+        elif self._backend.auto and self._has_changes():
+            self.save()
+        elif self._touch_due:
             self._touch()
 
     def _will_be_stored(self) -> bool:
@@ -521,93 +564,88 @@ class Session(MutableMapping[str, Any]):
         return self._key is not None and self._backend.ids.key(self.id) != self._key
 
     def _has_changes(self) -> bool:
-        return self._cleared or bool(self._changed or self._deleted or self._delta().set)
+        return self._cleared or bool(self._changed or self._deleted or self._checked_delta().set)
 
-    def _write(self) -> None:
-        delta = self._checked(self._delta())
-        record = self._record
-        if record is None:
+    def _write(self, delta: Delta) -> None:
+        key = self._key
+        if key is None:
             if delta.set:
                 self._create(delta)
             return
-        assert self._key is not None and self._nonce is not None
-        store, ttl = self._backend.store, self._ttl(record.created)
-        new_key = self._backend.ids.key(self.id)
-        if new_key != self._key:
-            seal = self._backend.sealer.seal_record(new_key, self._nonce)
-            store.rotate(self._key, new_key, delta, seal, ttl)
+        backend = self._backend
+        if self._id != self._given and self._is_moving():
+            new_key = backend.ids.key(self.id)
+            seal = backend.sealer.seal_record(new_key, self._nonce) if backend.sealer else b""
+            backend.store.rotate(key, new_key, delta, seal, self._ttl())
             emit("rotated", "", self._named())
             self._key = new_key
         elif delta.set or delta.deleted or delta.cleared:
-            store.save(self._key, delta, ttl)
-        elif self._touch_is_due(record):
-            store.touch(self._key, ttl)
-        else:
+            backend.store.save(key, delta, self._ttl())
+        elif self._touch_due:
+            self._touch()
             return
-        self._settle(record, delta)
+        self._settle(delta)
 
     def _create(self, delta: Delta) -> None:
         backend = self._backend
         for _ in range(CREATE_TRIES):
             key = backend.ids.key(self.id)
-            assert self._nonce is not None
-            now = backend.clock()
-            seal = backend.sealer.seal_record(key, self._nonce)
-            record = Record(delta.set, now, now, 0.0, 1, seal)
+            self._created = now = backend.clock()
+            seal = backend.sealer.seal_record(key, self._nonce) if backend.sealer else b""
+            record = Record(delta.set, now, now, now, 1, seal)
             try:
-                backend.store.create(key, record, self._ttl(now))
+                backend.store.create(key, record, self._ttl())
             except KeyTaken:
                 if backend.ids.adopts:
-                    return self._join(key)
+                    self._join(key)
+                    return
                 self._id = None
                 continue
             self._key = key
-            emit("created", "", self._named())
-            return self._settle(record, Delta())
+            emit("created", "", key[:FINGERPRINT_LENGTH])
+            self._settle(delta)
+            return
         raise StoreError("fresh ids are in use already: the random generator repeats itself")
 
     def _join(self, key: str) -> None:
         """Another request of the same gateway session stored it first: save into that."""
         found = self._backend.store.load(key)
         changes = self._values
-        assert changes is not None and self._id is not None
+        assert changes is not None
+        assert self._id is not None
         if not isinstance(found, Record) or self._accept(self._id, key, found) is not None:
             raise SessionConflict("another request ended the session")
         self.update(changes)
-        self._write()
+        self._write(self._checked_delta())
 
-    def _settle(self, record: Record, delta: Delta) -> None:
+    def _settle(self, delta: Delta) -> None:
         """Remember that *delta* is stored."""
-        now = self._backend.clock()
-        fields = merge(record.fields, delta)
-        self._record = record._replace(fields=fields, accessed=now)
-        self._fields = fields
-        self._changed, self._deleted, self._cleared = {}, set(), False
-
-    def _touch_is_due(self, record: Record) -> bool:
-        backend = self._backend
-        return backend.clock() - record.accessed > min(TOUCH_EVERY, backend.timeout / TOUCH_SHARE)
+        self._stored = self._fields = merge(self._stored, delta)
+        self._changed, self._deleted, self._cleared = {}, frozenset(), False
+        self._touch_due = False
 
     def _touch(self) -> None:
-        assert self._key is not None and self._record is not None
+        assert self._key is not None
         try:
-            self._backend.store.touch(self._key, self._ttl(self._record.created))
+            self._backend.store.touch(self._key, self._ttl())
         except SessionGone:
             pass  # it ended while this request read it: nothing was promised, nothing is lost
         except StoreError as error:
             self._failed = "store"
             emit("store error", str(error), self._named())
             raise
+        self._touch_due = False
 
-    def _ttl(self, created: float) -> float:
+    def _ttl(self) -> float:
         backend = self._backend
-        left = created + backend.lifetime - backend.clock()
+        assert self._created is not None
+        left = self._created + backend.lifetime - backend.clock()
         if left <= 0:
             raise SessionGone("the session has reached the end of its lifetime")
         return min(backend.timeout, left)
 
-    def _delta(self) -> Delta:
-        """Encode what changed. Raises `ValueRefused`."""
+    def _checked_delta(self) -> Delta:
+        """Encode what changed, and check that the record can hold it. Raises `ValueRefused`."""
         assert self._values is not None
         changed, fields = self._changed, self._fields
         encoded: dict[str, bytes] = {}
@@ -621,12 +659,16 @@ class Session(MutableMapping[str, Any]):
                 encoded[name] = data
             elif type(value) in _COMPARED and self._differs(name, value, fields[name]):
                 encoded[name] = self._encoded(name, value)
+        limit = self._backend.max_size
+        if encoded and sum(map(len, encoded.values())) + sum(map(len, fields.values())) > limit:
+            self._check_size(encoded)
         return Delta(encoded, self._deleted - encoded.keys(), self._cleared)
 
     def _encoded(self, name: str, value: Any) -> bytes:
         backend = self._backend
         try:
-            name.encode()
+            if not name.isascii():
+                name.encode()
             data = backend.codec.dumps(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueRefused(name, str(error)) from error
@@ -634,67 +676,73 @@ class Session(MutableMapping[str, Any]):
             raise ValueRefused(
                 name, f"{len(data)} bytes, and max_value_size is {backend.max_value_size}"
             )
-        if self._nonce is None:
+        if backend.sealer is None:
+            return data
+        if not self._nonce:
             self._nonce = backend.sealer.new_nonce()
         return backend.sealer.seal(self._nonce, name, data)
 
-    def _differs(self, name: str, value: Any, data: bytes) -> bool:
-        codec = self._backend.codec
+    def _differs(self, name: str, value: Any, before: bytes) -> bool:
+        """Whether a container was changed in place since it was decoded from *before*."""
+        backend = self._backend
         try:
-            now = codec.dumps(value)
+            now = backend.codec.dumps(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueRefused(name, str(error)) from error
-        assert self._nonce is not None
-        before = self._backend.sealer.open(self._nonce, name, data)
+        if backend.sealer is not None:
+            before = backend.sealer.open(self._nonce, name, before)
         # Not against the stored bytes alone: another version may have written them otherwise.
-        return now != before and now != codec.dumps(codec.loads(before))
+        return now != before and now != backend.codec.dumps(backend.codec.loads(before))
 
-    def _checked(self, delta: Delta) -> Delta:
-        """Refuse what would make the record too large."""
-        if not delta.set:
-            return delta
+    def _check_size(self, encoded: Mapping[str, bytes]) -> None:
         limit = self._backend.max_size
-        size = sum(map(len, delta.set.values()))
-        for name, data in self._fields.items():
-            if name not in delta.set:
-                size += len(data)
+        size = sum(map(len, {**self._fields, **encoded}.values()))
         if size > limit:
-            largest = max(delta.set, key=lambda name: len(delta.set[name]))
+            largest = max(encoded, key=lambda name: len(encoded[name]))
             raise ValueRefused(largest, f"the session would have {size} bytes; max_size is {limit}")
-        return delta
 
     # -- compare and set ------------------------------------------------------------------------
 
     def _draft(self, found: Record) -> Session:
-        draft = Session._of(self._backend, ((), ""))
-        draft._id, draft._key, draft._record = self._id, self._key, found
-        draft._nonce, draft._is_new = self._nonce, False
-        draft._adopt_fields(found.fields)
+        """A session on the record as it is stored now."""
+        draft = Session._of(self._backend, "")
+        draft._id, draft._key, draft._nonce = self._id, self._key, self._nonce
+        draft._created, draft._is_new, draft._reason = found.created, False, None
+        draft._stored = found.fields
+        draft._begin(found.fields)
         return draft
 
     def _rebase(self, found: Record, delta: Delta) -> None:
         """Take over the record as it is stored now, under the changes of this request."""
         assert self._values is not None
-        fields = merge(found.fields, delta)
+        before = self._stored
+        self._stored = fields = merge(found.fields, delta)
         for name in [*delta.set, *delta.deleted]:
             self._changed.pop(name, None)
-            self._deleted.discard(name)
-        kept = {
+        self._deleted -= delta.set.keys() | set(delta.deleted)
+        self._values = {
             name: value
             for name, value in self._values.items()
-            if name in self._changed or (name in fields and fields[name] == self._fields.get(name))
+            if name in self._changed or fields.get(name) == before.get(name)
         }
-        accessed = self._backend.clock()
-        self._record = found._replace(fields=fields, version=found.version + 1, accessed=accessed)
         self._fields = (
             {}
             if self._cleared
             else {name: data for name, data in fields.items() if name not in self._deleted}
         )
-        self._values = kept
+        self._pending = None
+        self._touch_due = False
 
     def _named(self) -> str | None:
         return self._key[:FINGERPRINT_LENGTH] if self._key else None
+
+
+class Opener(Protocol):
+    """What a session object needs of the manager that opens it."""
+
+    backend: Backend
+
+    def find(self, environ: WSGIEnvironment) -> Presented: ...
 
 
 class _Params(dict[str, Any]):
@@ -734,27 +782,21 @@ class SessionObject(Forwarding):
         def incr(self, key: str, by: float = 1) -> Any: ...
         def mutate(self, change: Callable[[MutableMapping[str, Any]], T]) -> T: ...
 
-    def __init__(
-        self,
-        environ: WSGIEnvironment,
-        find: Callable[[WSGIEnvironment], Presented],
-        backend: Backend,
-    ) -> None:
+    def __init__(self, manager: Opener, environ: WSGIEnvironment) -> None:
         slots = self.__dict__
-        slots["_params"] = _Params(id=None, backend=backend)
+        slots["_params"] = _Params(id=None, backend=manager.backend)
         slots["_sess"] = None
-        slots["_backend"] = backend
-        slots["_find"] = find
+        slots["_manager"] = manager
         slots["_environ"] = environ
 
     def _target(self) -> Session:
         slots = self.__dict__
         session: Session | None = slots["_sess"]
         if session is None:
-            environ = slots["_environ"]
+            manager, environ = slots["_manager"], slots["_environ"]
             if environ is None:
                 raise UnboundSessionError("the request of this session is over")
-            session = slots["_sess"] = Session._of(slots["_backend"], slots["_find"](environ))
+            session = slots["_sess"] = Session._of(manager.backend, manager.find(environ))
         return session
 
     def _get_current_obj(self) -> SessionObject:
@@ -771,7 +813,7 @@ class SessionObject(Forwarding):
         an id that is not known gives a new session. Nothing else is touched: no other request,
         and not the session that was in this place before.
         """
-        backend = self.__dict__["_backend"]
+        backend = self.__dict__["_manager"].backend
         self.__dict__["_sess"] = Session._of(backend, backend.presented(id))
 
     def save(self) -> None:

@@ -20,9 +20,9 @@ from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChange
 
 __all__ = ["MemoryStore"]
 
-#: How many of the longest idle records a `create` looks at: what is expired is found among
-#: them, so the store does not grow past what is alive, and no create takes long.
-SWEEP_PER_CREATE: Final = 8
+#: How many of the longest idle records a `create` looks at. Two for each that comes: so what
+#: is expired goes faster than new ones come, and no create takes long.
+SWEEP_PER_CREATE: Final = 2
 
 
 class MemoryStore:
