@@ -1,0 +1,195 @@
+"""The documentation keeps its word: its code runs, its settings are taken, its links lead somewhere.
+
+Every ```python block of a page runs, in order, in one namespace and one empty folder per page. A
+block that must not run has the comment `<!-- not run -->` on the line before it. Every ```ini
+block is given to the options, unless `<!-- refused -->` stands before it: then it must be refused.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from nocookie.errors import ConfigError
+from nocookie.manager import SessionManager
+from nocookie.options import PREFIXES
+from nocookie.stores import close_all
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md")) + [path for path in [ROOT / "README.md"] if path.exists()]
+
+FENCE = re.compile(
+    r"(?P<mark><!-- (?P<word>[a-z ]+) -->\n+)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<code>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
+LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
+
+#: The lines of the Pylons page "Hacking the session for no cookies", from the import to the end.
+RECIPE = """\
+from beaker.session import Session as BeakerSession
+
+# Get the actual session object through the global proxy
+real_session = session._get_current_obj()
+
+# Duplicate the session init options to avoid screwing up other sessions in
+# other threads
+params = real_session.__dict__['_params']
+
+# Now set the id param used to make a session to our session maker,
+# if id is None, a new id will be made automatically
+params['id'] = find_id_func()
+real_session.__dict__['_sess'] = BeakerSession({}, **params)
+
+# Now we can use the session as usual
+session['fred'] = 42
+session.save()
+
+# At the end, we need to see if the session was used and handle its id
+if session.is_new:
+    # do something with session.id to make sure its around next time
+    pass
+"""
+
+
+class Block(NamedTuple):
+    kind: str
+    code: str
+    #: The line of the page that the code starts on.
+    line: int
+    #: The word of a comment right before it: "not run", "refused".
+    word: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("code")) + 1
+        yield Block(
+            match["kind"], textwrap.dedent(match["code"]), line, match["word"] or ""
+        )
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def pages_with(kind: str) -> list[Path]:
+    return [page for page in PAGES if any(block.kind == kind for block in blocks(page))]
+
+
+@pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
+def test_code_on_the_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every Python block runs, after those before it, with nothing else prepared."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    # A real module, so that what the page defines can be pickled and imported by name.
+    module = types.ModuleType("docs_page")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    try:
+        for block in blocks(page):
+            if block.kind == "python" and block.word != "not run":
+                # Blank lines before it, so that a traceback points into the page.
+                source = "\n" * (block.line - 1) + block.code
+                exec(compile(source, str(page), "exec"), module.__dict__)
+        for name, test in list(vars(module).items()):
+            if name.startswith("test_") and isinstance(test, types.FunctionType):
+                test()
+    finally:
+        close_all()
+
+
+@pytest.mark.parametrize("page", pages_with("ini"), ids=name_of)
+def test_settings_on_the_page_are_taken(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every ini block makes a manager, and has a key of ours in it; the refused ones do not."""
+    shop = types.ModuleType("shop.sessions")  # the application that ini blocks speak of
+    shop.find_id = lambda request: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "shop", types.ModuleType("shop"))
+    monkeypatch.setitem(sys.modules, "shop.sessions", shop)
+    for block in blocks(page):
+        if block.kind != "ini":
+            continue
+        code = block.code if block.code.lstrip().startswith("[") else "[app:main]\n" + block.code
+        parser = ConfigParser({"here": str(tmp_path)})
+        parser.optionxform = str  # type: ignore[assignment, method-assign]
+        parser.read_string(code)
+        config = {key: value for part in parser.sections() for key, value in parser[part].items()}
+        assert any(key.startswith((*PREFIXES, "cache_dir")) for key in config), block.line
+        if block.word == "refused":
+            with pytest.raises(ConfigError):
+                SessionManager(config)
+        else:
+            SessionManager(config)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_on_the_page_lead_somewhere(page: Path) -> None:
+    """Relative links name a file that is there, and a heading that it has."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    for match in LINK.finditer(text):
+        target, _, heading = match["target"].partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), match["target"]
+        if heading:
+            assert heading in headings(file), match["target"]
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that a page's headings make."""
+    lines = re.findall(r"^#+ +(.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_page_closes_what_it_opens(page: Path) -> None:
+    """No fence is left open: else half of a page would be code, and none of it tested."""
+    text = page.read_text("utf-8")
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(list(FENCE.finditer(text)))
+
+
+def test_every_page_is_on_the_map() -> None:
+    """docs/README.md links to every other page: none can be found by luck only."""
+    here = DOCS / "README.md"
+    linked = {
+        (DOCS / match["target"].partition("#")[0]).resolve()
+        for match in LINK.finditer(here.read_text("utf-8"))
+    }
+    assert {page for page in DOCS.rglob("*.md") if page != here} <= linked
+
+
+def test_every_example_is_mentioned() -> None:
+    """A program under examples/ that no page names helps nobody."""
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    examples = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    assert [name for name in examples if f"examples/{name}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if "_get_current_obj()" in page.read_text("utf-8")],
+    ids=name_of,
+)
+def test_the_recipe_is_printed_word_for_word(page: Path) -> None:
+    """Where a page prints the Pylons recipe, its lines are the published ones; the import alone
+    names this library."""
+    recipe = RECIPE.replace("from beaker.session import", "from nocookie import")
+    wanted = [line for line in recipe.splitlines() if line]
+    printed = [
+        line.strip() for block in blocks(page) for line in block.code.splitlines() if line.strip()
+    ]
+    start = printed.index(wanted[0])
+    assert printed[start : start + len(wanted)] == [line.strip() for line in wanted]
