@@ -1,7 +1,8 @@
 """What a store promises.
 
 A store keeps records under keys. It sees a hash of the id and encoded values: never the id,
-never a Python object. Times are seconds since the epoch; a `ttl` is how many seconds a record
+never a Python object. A key is 64 hexadecimal digits, a field's name any text that UTF-8 can
+encode, its value any bytes; a field may be empty, and a record may have none. Times are seconds since the epoch; a `ttl` is how many seconds a record
 may lie unused from now, `inf` for ever.
 
 The promises, each of them in `nocookie.testing.StoreSuite`:
@@ -14,7 +15,7 @@ The promises, each of them in `nocookie.testing.StoreSuite`:
 * **A save is a delta**, applied in one step to the record as it is by then: two requests that
   change different fields lose nothing, and readers see all of a delta or nothing.
 * **Ended is ended.** After `destroy(key)` or `rotate(key, ...)` returns, *key* is missing for
-  everybody.
+  everybody. A living key is never missing, however much others write to it.
 * **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space.
 * **What is acknowledged is stored**, at the level of durability that the store states.
 
@@ -46,7 +47,8 @@ __all__ = [
 class Record(NamedTuple):
     """One session as a store holds it."""
 
-    #: Encoded values by name. Shared between readers: never to be changed in place.
+    #: Encoded values by name. What `load` returns may be shared between readers and is never
+    #: changed in place; what a store is given it copies.
     fields: Mapping[str, bytes]
     #: When the session began. A rotation does not change it.
     created: float
@@ -61,7 +63,8 @@ class Record(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """What a save sends: how the record changed since it was loaded."""
+    """What a save sends: how the record changed since it was loaded. Cleared first, then
+    deleted, then set: a name in both is set."""
 
     set: Mapping[str, bytes] = {}
     deleted: Collection[str] = ()
@@ -151,12 +154,13 @@ class Listable(Protocol):
 
 
 def merge(fields: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
-    """Return *fields* with *delta* applied."""
-    merged = {} if delta.cleared else dict(fields)
-    for name in delta.deleted:
-        merged.pop(name, None)
-    merged.update(delta.set)
-    return merged
+    """Return *fields* with *delta* applied: cleared, then deleted, then set."""
+    changes, deleted, cleared = delta
+    if cleared:
+        return dict(changes)
+    if not deleted:
+        return {**fields, **changes}
+    return {**{name: data for name, data in fields.items() if name not in deleted}, **changes}
 
 
 # -- for stores that keep a record's fields in one piece ----------------------------------------

@@ -1,7 +1,7 @@
 """Sessions in this process: for one process, for tests, for trying things out.
 
-Records are tuples of bytes, replaced and never changed, so no two requests share an object and
-readers need no lock. The store is capped: past `max_sessions` the one that has been idle
+Records are tuples of bytes, replaced in one step and never changed, so no two requests share an
+object and readers need no lock. The store is capped: past `max_sessions` the one that has been idle
 longest makes room.
 """
 
@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final
@@ -35,8 +36,9 @@ class MemoryStore:
     ) -> None:
         self._max_sessions = max_sessions
         self._clock = clock
-        # In order of the last save or touch: the longest idle first.
-        self._records: dict[str, Record] = {}
+        # In order of the last save or touch: the longest idle first. A write replaces a record
+        # and then moves it: readers, who take no lock, must not find it missing in between.
+        self._records: OrderedDict[str, Record] = OrderedDict()
         self._lock = threading.Lock()
         _living.add(self)
 
@@ -54,36 +56,42 @@ class MemoryStore:
             there = self._records.get(key)
             if there is not None and there.expires > now:
                 raise KeyTaken
+            self._records.pop(key, None)
             self._sweep(now, SWEEP_PER_CREATE)
             while len(self._records) >= self._max_sessions:
-                del self._records[next(iter(self._records))]
-            self._records.pop(key, None)
+                self._records.popitem(last=False)
             self._records[key] = Record(
-                record.fields, record.created, now, now + ttl, 1, record.seal
+                dict(record.fields), record.created, now, now + ttl, 1, record.seal
             )
 
     def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
         now = self._clock()
         with self._lock:
-            there = self._alive(key, now)
-            if expect is not None and expect != there.version:
+            fields, created, _, _, version, seal = self._alive(key, now)
+            if expect is not None and expect != version:
                 raise VersionChanged
-            self._put(key, key, there, merge(there.fields, delta), there.seal, now, ttl)
+            self._records[key] = Record(
+                merge(fields, delta), created, now, now + ttl, version + 1, seal
+            )
+            self._records.move_to_end(key)
 
     def touch(self, key: str, ttl: float) -> None:
         now = self._clock()
         with self._lock:
             there = self._alive(key, now)
-            del self._records[key]
             self._records[key] = there._replace(accessed=now, expires=now + ttl)
+            self._records.move_to_end(key)
 
     def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
         now = self._clock()
         with self._lock:
-            there = self._alive(old, now)
+            fields, created, _, _, version, _ = self._alive(old, now)
             if new in self._records:
                 raise KeyTaken
-            self._put(old, new, there, merge(there.fields, delta), seal, now, ttl)
+            del self._records[old]
+            self._records[new] = Record(
+                merge(fields, delta), created, now, now + ttl, version + 1, seal
+            )
 
     def destroy(self, key: str) -> None:
         with self._lock:
@@ -107,19 +115,6 @@ class MemoryStore:
         if record is None or record.expires <= now:
             raise SessionGone("the session has ended")
         return record
-
-    def _put(
-        self,
-        old: str,
-        new: str,
-        there: Record,
-        fields: dict[str, bytes],
-        seal: bytes,
-        now: float,
-        ttl: float,
-    ) -> None:
-        del self._records[old]
-        self._records[new] = Record(fields, there.created, now, now + ttl, there.version + 1, seal)
 
     def _sweep(self, now: float, limit: int, look_at: int | None = SWEEP_PER_CREATE) -> int:
         expired = [

@@ -1,0 +1,1206 @@
+"""Tests that a store or a carrier has to pass, and a clock to pass them by.
+
+For whoever writes a store or a carrier, inside this package or outside it::
+
+    import pytest
+    from nocookie.testing import CarrierSuite, StoreSuite
+
+    class TestMyStore(StoreSuite):
+        @pytest.fixture
+        def store(self, clock):
+            store = MyStore(clock=clock)
+            yield store
+            store.close()
+
+    class TestMyCarrier(CarrierSuite):
+        @pytest.fixture
+        def carrier(self):
+            return MyCarrier()
+
+        def put(self, environ, *ids):
+            environ["HTTP_X_MINE"] = ",".join(ids)
+
+        def client_sends_back(self, reply, environ):
+            environ["HTTP_X_MINE"] = reply.headers["X-Mine"]
+
+`pytest.register_assert_rewrite("nocookie.testing")` in a conftest.py makes failures talk.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from webob import Request
+
+from nocookie.carriers import AmbiguousId, Carrier, Reply
+from nocookie.errors import SessionGone
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Listable,
+    Missing,
+    Purgeable,
+    Record,
+    Store,
+    VersionChanged,
+    merge,
+)
+
+try:
+    import pytest
+    from hypothesis import HealthCheck, settings
+    from hypothesis import strategies as st
+    from hypothesis.stateful import (
+        RuleBasedStateMachine,
+        precondition,
+        rule,
+        run_state_machine_as_test,
+    )
+except ImportError as error:
+    raise ImportError(
+        "nocookie.testing needs pytest and hypothesis: pip install pytest hypothesis"
+    ) from error
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["CarrierSuite", "FakeClock", "StoreSuite"]
+
+
+class FakeClock:
+    """A clock that stands still until it is told: `clock()`, `clock.advance(5)`, and
+    `clock.now = ...`, also backwards."""
+
+    def __init__(self, now: float = 1_000_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+# -- stores --------------------------------------------------------------------------------------
+
+#: Seconds that a record of the suite lives. None lives less than SHORT: a store whose server has
+#: a clock of its own, which goes on while ours stands still, is not disturbed.
+TTL: Final = 1000.0
+SHORT: Final = 60.0
+
+#: How long a test waits for its threads before it calls them stuck.
+PATIENCE: Final = 60.0
+
+#: How long two sides race where only many tries would find a fault.
+MOMENT: Final = 0.3
+
+NAMES: Final = (
+    "plain",
+    "",
+    " ",
+    "!tag",
+    "two words",
+    "quo'te\"s",
+    "`back`",
+    "semi;colon--",
+    "%s %(name)s {0}",
+    "a.b$c:d",
+    "line\nbreak",
+    "nul\0nul",
+    "ключ",
+    "鍵",
+    "\U0001f36a",
+    "e\u0301",  # and, composed, the next: two names
+    "\u00e9",
+    "n" * 5000,
+    "__proto__",
+)
+VALUES: Final = (
+    b"",
+    b"\0",
+    b"j1",
+    b"\0nul\0",
+    b"\r\n",
+    b"'; DROP TABLE sessions; --",
+    b"\xff\xfe\x00\xd8",
+    bytes(range(256)),
+)
+
+
+def key_of(number: int) -> str:
+    """A store key as sessions make them: 64 hexadecimal digits."""
+    return f"{number:064x}"
+
+
+KEY: Final = key_of(0xFEED)
+OTHER: Final = key_of(0xBEEF)
+
+
+class StoreSuite:
+    """Every promise of `nocookie.stores.base`, as a test.
+
+    Subclass it with a fixture `store`: a fresh, empty store that takes its time from the fixture
+    `clock`, and is closed afterwards.
+    """
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def store(self, clock: FakeClock) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a fixture named store")
+
+    # -- loading
+
+    def test_what_was_never_stored_is_unknown(self, store: Store) -> None:
+        assert store.load(KEY) is Missing.UNKNOWN
+
+    def test_a_record_comes_back_as_it_was_created(self, store: Store, clock: FakeClock) -> None:
+        began = clock.now - 5
+        store.create(KEY, Record({"a": b"1", "b": b"2"}, began, 0.0, 0.0, 0, b"seal\0"), TTL)
+        record = load(store, KEY)
+        assert dict(record.fields) == {"a": b"1", "b": b"2"}
+        assert record.created == began
+        assert record.accessed == clock.now
+        assert record.expires == clock.now + TTL
+        assert record.seal == b"seal\0"
+
+    def test_a_record_may_have_no_fields(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {})
+        assert dict(load(store, KEY).fields) == {}
+
+    def test_keys_do_not_mix(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"mine": b"1"}, key=KEY)
+        create(store, clock, {"theirs": b"2"}, key=OTHER)
+        store.save(KEY, Delta({"mine": b"3"}), TTL)
+        assert fields(store, KEY) == {"mine": b"3"}
+        assert fields(store, OTHER) == {"theirs": b"2"}
+
+    @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:12]))
+    def test_a_field_may_have_any_name(self, store: Store, clock: FakeClock, name: str) -> None:
+        create(store, clock, {name: b"1", "kept": b"0"})
+        assert fields(store) == {name: b"1", "kept": b"0"}
+        store.save(KEY, Delta({name: b"2"}), TTL)
+        assert fields(store) == {name: b"2", "kept": b"0"}
+        store.save(KEY, Delta({}, {name}), TTL)
+        assert fields(store) == {"kept": b"0"}
+
+    def test_names_that_look_alike_are_different(self, store: Store, clock: FakeClock) -> None:
+        given = {name: str(number).encode() for number, name in enumerate(NAMES)}
+        given |= {"case": b"lower", "CASE": b"upper"}
+        create(store, clock, given)
+        assert fields(store) == given
+
+    @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value[:12]))
+    def test_a_field_may_have_any_value(self, store: Store, clock: FakeClock, value: bytes) -> None:
+        create(store, clock, {"created": value})
+        store.save(KEY, Delta({"saved": value}), TTL)
+        assert fields(store) == {"created": value, "saved": value}
+        assert all(type(value) is bytes for value in fields(store).values())
+
+    def test_a_field_may_be_large(self, store: Store, clock: FakeClock) -> None:
+        large = bytes(range(256)) * 2400  # 600 kB
+        create(store, clock, {"large": large, "small": b"1"})
+        assert fields(store) == {"large": large, "small": b"1"}
+        store.save(KEY, Delta({"large": large[::-1]}), TTL)
+        assert fields(store) == {"large": large[::-1], "small": b"1"}
+
+    def test_there_may_be_many_fields(self, store: Store, clock: FakeClock) -> None:
+        many = {f"field number {number:05}": b"%d" % number for number in range(4000)}
+        create(store, clock, many)
+        assert fields(store) == many
+
+    def test_loading_renews_nothing(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        before = load(store)
+        clock.advance(5)
+        store.load(KEY)
+        assert load(store) == before
+
+    def test_reading_creates_nothing(self, store: Store) -> None:
+        store.load(KEY)
+        with pytest.raises(SessionGone):
+            store.touch(KEY, TTL)
+        assert store.load(KEY) is Missing.UNKNOWN
+        if isinstance(store, Listable):
+            assert list(store.keys()) == []
+
+    def test_what_a_caller_does_to_its_mappings_does_not_reach_the_store(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        given = {"a": b"1"}
+        create(store, clock, given)
+        given["a"] = b"changed"
+        given["planted"] = b"1"
+        changes = {"b": b"2"}
+        store.save(KEY, Delta(changes), TTL)
+        changes["b"] = b"changed"
+        copy = dict(load(store).fields)
+        copy["c"] = b"3"
+        assert fields(store) == {"a": b"1", "b": b"2"}
+
+    def test_a_record_in_hand_does_not_change(self, store: Store, clock: FakeClock) -> None:
+        """A request works on what it loaded, whatever others save meanwhile."""
+        create(store, clock, {"a": b"1"})
+        before = load(store)
+        store.save(KEY, Delta({"a": b"2", "b": b"3"}), TTL)
+        assert dict(before.fields) == {"a": b"1"}
+
+    # -- create
+
+    def test_create_never_overwrites_a_living_record(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"first": b"1"})
+        before = load(store)
+        clock.advance(1)
+        with pytest.raises(KeyTaken):
+            create(store, clock, {"second": b"2"})
+        assert load(store) == before
+
+    def test_create_replaces_an_expired_record(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"old": b"1"}, seal=b"old seal", ttl=SHORT)
+        clock.advance(SHORT)
+        create(store, clock, {"new": b"2"}, seal=b"new seal")
+        record = load(store)
+        assert (dict(record.fields), record.seal) == ({"new": b"2"}, b"new seal")
+        assert (record.created, record.expires) == (clock.now, clock.now + TTL)
+
+    def test_create_works_after_destroy(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"old": b"1"})
+        store.destroy(KEY)
+        create(store, clock, {"new": b"2"})
+        assert fields(store) == {"new": b"2"}
+
+    def test_of_many_that_create_one_key_one_succeeds(self, store: Store, clock: FakeClock) -> None:
+        won: list[bytes] = []
+
+        def one(name: bytes) -> None:
+            try:
+                create(store, clock, {"by": name})
+            except KeyTaken:
+                return
+            won.append(name)
+
+        together(*(partial(one, b"%d" % n) for n in range(8)))
+        assert len(won) == 1
+        assert fields(store) == {"by": won[0]}
+
+    # -- save
+
+    @pytest.mark.parametrize(
+        ("delta", "expected"),
+        [
+            (Delta(), {"a": b"1", "b": b"2"}),
+            (Delta({"b": b"3", "c": b"4"}), {"a": b"1", "b": b"3", "c": b"4"}),
+            (Delta({}, {"a"}), {"b": b"2"}),
+            (Delta({}, ["a", "b"]), {}),
+            (Delta({}, ("never there",)), {"a": b"1", "b": b"2"}),
+            (Delta({"c": b"4"}, frozenset({"a"})), {"b": b"2", "c": b"4"}),
+            (Delta({"a": b"4"}, {"a"}), {"a": b"4", "b": b"2"}),
+            (Delta(cleared=True), {}),
+            (Delta({"a": b"4"}, {"b"}, cleared=True), {"a": b"4"}),
+        ],
+        ids=[
+            "nothing",
+            "set",
+            "delete",
+            "delete all",
+            "delete nothing",
+            "set and delete",
+            "set wins over delete",
+            "clear",
+            "clear and set",
+        ],
+    )
+    def test_save_applies_the_delta(
+        self, store: Store, clock: FakeClock, delta: Delta, expected: dict[str, bytes]
+    ) -> None:
+        create(store, clock, {"a": b"1", "b": b"2"})
+        store.save(KEY, delta, TTL)
+        assert fields(store) == expected
+
+    def test_save_changes_the_version_and_renews_and_keeps_the_rest(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {"a": b"1"}, seal=b"seal", ttl=SHORT)
+        before = load(store)
+        clock.advance(7)
+        store.save(KEY, Delta({"a": b"2"}), TTL)
+        after = load(store)
+        assert after.version != before.version
+        assert (after.accessed, after.expires) == (clock.now, clock.now + TTL)
+        assert (after.created, after.seal) == (before.created, b"seal")
+
+    def test_every_save_has_a_version_of_its_own(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        versions = [load(store).version]
+        for _ in range(20):
+            store.save(KEY, Delta({"a": b"same"}), TTL)
+            versions.append(load(store).version)
+        assert len(set(versions)) == len(versions)
+
+    def test_two_deltas_on_different_fields_both_survive(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {"a": b"0", "b": b"0", "c": b"0"})
+        load(store), load(store)  # two requests see the same record, and then save
+        store.save(KEY, Delta({"a": b"1"}, {"c"}), TTL)
+        store.save(KEY, Delta({"b": b"2"}), TTL)
+        assert fields(store) == {"a": b"1", "b": b"2"}
+
+    def test_expect_saves_on_the_version_it_names(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"a": b"1"})
+        store.save(KEY, Delta({"a": b"2"}), TTL, expect=load(store).version)
+        store.save(KEY, Delta({"a": b"3"}), TTL, expect=load(store).version)
+        assert fields(store) == {"a": b"3"}
+
+    def test_expect_writes_nothing_on_another_version(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"a": b"1"})
+        seen = load(store).version
+        store.save(KEY, Delta({"a": b"2"}), TTL)
+        before = load(store)
+        clock.advance(5)
+        with pytest.raises(VersionChanged):
+            store.save(KEY, Delta({"a": b"late"}, cleared=True), TTL * 2, expect=seen)
+        assert load(store) == before
+
+    def test_rotation_changes_the_version(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        seen = load(store).version
+        store.rotate(KEY, OTHER, Delta(), b"", TTL)
+        with pytest.raises(VersionChanged):
+            store.save(OTHER, Delta({"a": b"late"}), TTL, expect=seen)
+
+    # -- what is gone
+
+    @pytest.mark.parametrize("operation", ["save", "save with expect", "touch", "rotate"])
+    @pytest.mark.parametrize("end", ["never there", "expired", "destroyed", "rotated away"])
+    def test_what_is_gone_cannot_be_written(
+        self, store: Store, clock: FakeClock, operation: str, end: str
+    ) -> None:
+        third = key_of(3)
+        version = 1
+        if end != "never there":
+            create(store, clock, {"a": b"1"}, ttl=SHORT)
+            version = load(store).version
+        if end == "expired":
+            clock.advance(SHORT)
+        elif end == "destroyed":
+            store.destroy(KEY)
+        elif end == "rotated away":
+            store.rotate(KEY, third, Delta(), b"", TTL)
+        write: Callable[[], None] = {
+            "save": lambda: store.save(KEY, Delta({"a": b"2"}), TTL),
+            "save with expect": lambda: store.save(KEY, Delta({"a": b"2"}), TTL, expect=version),
+            "touch": lambda: store.touch(KEY, TTL),
+            "rotate": lambda: store.rotate(KEY, OTHER, Delta({"a": b"2"}), b"", TTL),
+        }[operation]
+        with pytest.raises(SessionGone):
+            write()
+        assert isinstance(store.load(KEY), Missing)
+        assert store.load(OTHER) is Missing.UNKNOWN
+        if end == "rotated away":
+            assert fields(store, third) == {"a": b"1"}
+
+    # -- touch
+
+    def test_touch_renews_and_changes_nothing_else(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"a": b"1"}, seal=b"seal", ttl=SHORT)
+        before = load(store)
+        clock.advance(SHORT - 1)
+        store.touch(KEY, TTL)
+        after = load(store)
+        assert (after.accessed, after.expires) == (clock.now, clock.now + TTL)
+        assert dict(after.fields) == {"a": b"1"}
+        assert (after.created, after.seal) == (before.created, b"seal")
+        clock.advance(TTL - 1)
+        assert fields(store) == {"a": b"1"}
+
+    def test_touch_may_shorten(self, store: Store, clock: FakeClock) -> None:
+        """Near the end of its lifetime a session gets less than it had."""
+        create(store, clock, ttl=TTL)
+        store.touch(KEY, SHORT)
+        clock.advance(SHORT)
+        assert isinstance(store.load(KEY), Missing)
+
+    # -- rotate
+
+    def test_rotation_moves_everything_at_once(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"a": b"1", "b": b"2", "c": b"3"}, seal=b"old seal")
+        began = clock.now
+        clock.advance(9)
+        store.rotate(KEY, OTHER, Delta({"b": b"4"}, {"c"}), b"new seal", TTL)
+        assert store.load(KEY) is Missing.UNKNOWN
+        record = load(store, OTHER)
+        assert dict(record.fields) == {"a": b"1", "b": b"4"}
+        assert (record.created, record.seal) == (began, b"new seal")
+        assert (record.accessed, record.expires) == (clock.now, clock.now + TTL)
+
+    def test_rotation_can_clear(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"a": b"1"})
+        store.rotate(KEY, OTHER, Delta({"b": b"2"}, cleared=True), b"", TTL)
+        assert fields(store, OTHER) == {"b": b"2"}
+
+    def test_rotation_onto_a_living_record_changes_neither(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {"mine": b"1"}, key=KEY)
+        create(store, clock, {"theirs": b"2"}, key=OTHER)
+        before = load(store, KEY), load(store, OTHER)
+        clock.advance(1)
+        with pytest.raises(KeyTaken):
+            store.rotate(KEY, OTHER, Delta({"mine": b"3"}), b"", TTL)
+        assert (load(store, KEY), load(store, OTHER)) == before
+
+    def test_a_rotated_record_goes_on_under_its_new_key(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {"a": b"1"})
+        store.rotate(KEY, OTHER, Delta(), b"", TTL)
+        store.save(OTHER, Delta({"b": b"2"}), TTL)
+        store.touch(OTHER, TTL)
+        assert fields(store, OTHER) == {"a": b"1", "b": b"2"}
+        store.destroy(OTHER)
+        assert store.load(OTHER) is Missing.UNKNOWN
+
+    # -- destroy
+
+    def test_destroy_ends_the_record_and_no_other(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, key=KEY)
+        create(store, clock, {"b": b"2"}, key=OTHER)
+        store.destroy(KEY)
+        assert store.load(KEY) is Missing.UNKNOWN
+        assert fields(store, OTHER) == {"b": b"2"}
+
+    def test_destroying_nothing_is_no_error(self, store: Store, clock: FakeClock) -> None:
+        store.destroy(KEY)
+        create(store, clock)
+        store.destroy(KEY)
+        store.destroy(KEY)
+        assert store.load(KEY) is Missing.UNKNOWN
+
+    # -- expiry
+
+    def test_expiry_is_decided_on_read(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, ttl=SHORT)
+        clock.advance(SHORT - 0.5)
+        assert isinstance(store.load(KEY), Record)
+        clock.advance(0.5)
+        assert store.load(KEY) in (Missing.EXPIRED, Missing.UNKNOWN)
+
+    def test_a_record_without_a_limit_lives_for_ever(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"a": b"1"}, ttl=math.inf)
+        clock.advance(100 * 365 * 86400.0)
+        record = load(store)
+        assert (dict(record.fields), record.expires) == ({"a": b"1"}, math.inf)
+        store.save(KEY, Delta({"b": b"2"}), math.inf)
+        store.touch(KEY, math.inf)
+        store.rotate(KEY, OTHER, Delta(), b"", math.inf)
+        clock.advance(100 * 365 * 86400.0)
+        assert fields(store, OTHER) == {"a": b"1", "b": b"2"}
+        store.touch(OTHER, SHORT)  # and can be given one
+        clock.advance(SHORT)
+        assert isinstance(store.load(OTHER), Missing)
+
+    # -- at the same time
+
+    def test_threads_that_save_different_fields_lose_nothing(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {})
+
+        def writer(number: int) -> None:
+            for turn in range(25):
+                store.save(KEY, Delta({f"{number}.{turn}": b"%d" % turn}), TTL)
+
+        together(*(partial(writer, n) for n in range(8)))
+        expected = {f"{n}.{turn}": b"%d" % turn for n in range(8) for turn in range(25)}
+        assert fields(store) == expected
+
+    def test_compare_and_set_is_exact(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"count": b"0"})
+
+        def add() -> None:
+            for _ in range(15):
+                while True:
+                    seen = load(store)
+                    more = b"%d" % (int(seen.fields["count"]) + 1)
+                    try:
+                        store.save(KEY, Delta({"count": more}), TTL, expect=seen.version)
+                        break
+                    except VersionChanged:
+                        continue
+
+        together(add, add, add, add)
+        assert fields(store) == {"count": b"60"}
+
+    def test_a_reader_sees_all_of_a_delta_or_nothing(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock, {"a": b"0", "b": b"0"})
+
+        until = time.monotonic() + MOMENT
+
+        def write() -> None:
+            for turn in itertools.count():
+                if time.monotonic() > until:
+                    return
+                value = b"%d" % turn * 100
+                store.save(KEY, Delta({"a": value, "b": value}), TTL)
+
+        def read() -> None:
+            seen = load(store)
+            assert seen.fields["a"] == seen.fields["b"]
+
+        together(write, meanwhile=[read, read])
+
+    def test_a_living_record_is_never_missing_while_others_write_it(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock)
+
+        until = time.monotonic() + MOMENT
+
+        def save() -> None:
+            while time.monotonic() < until:
+                store.save(KEY, Delta({"a": b"2"}), TTL)
+
+        def touch() -> None:
+            while time.monotonic() < until:
+                store.touch(KEY, TTL)
+
+        together(save, touch, meanwhile=[lambda: load(store)])
+
+    def test_a_clear_leaves_nothing_from_before_it(self, store: Store, clock: FakeClock) -> None:
+        for turn in range(10):
+            self._race_clear(store, clock, key_of(turn))
+
+    def _race_clear(self, store: Store, clock: FakeClock, key: str) -> None:
+        create(store, clock, {}, key=key)
+        saved: list[int] = []
+        before: list[int] = []
+
+        def write() -> None:
+            for number in range(20):
+                store.save(key, Delta({str(number): b"1"}), TTL)
+                saved.append(number)
+
+        def clear() -> None:
+            wait_until(lambda: len(saved) >= 5)
+            before.extend(saved)
+            store.save(key, Delta({"cleared": b"1"}, cleared=True), TTL)
+
+        together(write, clear)
+        left = fields(store, key)
+        assert left.pop("cleared") == b"1"
+        assert left.keys().isdisjoint(map(str, before))
+        # What came after is there to the last: there is no gap.
+        assert sorted(map(int, left)) == list(range(20))[20 - len(left) :]
+
+    def test_nothing_survives_a_destroy(self, store: Store, clock: FakeClock) -> None:
+        for turn in range(15):
+            self._race_destroy(store, clock, key_of(turn))
+
+    def _race_destroy(self, store: Store, clock: FakeClock, key: str) -> None:
+        create(store, clock, key=key)
+        written: list[int] = []
+
+        def until_gone(write: Callable[[], None]) -> None:
+            try:
+                while True:
+                    write()
+                    written.append(1)
+            except SessionGone:
+                return
+
+        def end() -> None:
+            wait_until(lambda: len(written) >= 4)
+            store.destroy(key)
+            assert store.load(key) is Missing.UNKNOWN
+
+        together(
+            lambda: until_gone(lambda: store.save(key, Delta({"a": b"2"}), TTL)),
+            lambda: until_gone(lambda: store.touch(key, TTL)),
+            end,
+        )
+        assert store.load(key) is Missing.UNKNOWN
+
+    def test_a_destroy_and_a_rotation_do_not_leave_the_old_key(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        for turn in range(30):
+            self._race_rotation_and_destroy(store, clock, key_of(turn), key_of(1000 + turn))
+
+    def _race_rotation_and_destroy(
+        self, store: Store, clock: FakeClock, old: str, new: str
+    ) -> None:
+        create(store, clock, key=old)
+        rotated: list[int] = []
+
+        def rotate() -> None:
+            try:
+                store.rotate(old, new, Delta(), b"", TTL)
+            except SessionGone:
+                return
+            rotated.append(1)
+
+        together(rotate, lambda: store.destroy(old))
+        assert store.load(old) is Missing.UNKNOWN
+        assert isinstance(store.load(new), Record) == bool(rotated)
+
+    def test_of_several_rotations_one_succeeds(self, store: Store, clock: FakeClock) -> None:
+        """There are never two live keys for one session."""
+        for turn in range(30):
+            self._race_rotations(store, clock, [key_of(10 * turn + n) for n in range(4)])
+
+    def _race_rotations(self, store: Store, clock: FakeClock, keys: list[str]) -> None:
+        create(store, clock, key=keys[0])
+        won: list[str] = []
+
+        def rotate(new: str) -> None:
+            try:
+                store.rotate(keys[0], new, Delta(), b"", TTL)
+            except SessionGone:
+                return
+            won.append(new)
+
+        together(*(partial(rotate, key) for key in keys[1:]))
+        assert len(won) == 1
+        assert [key for key in keys if isinstance(store.load(key), Record)] == won
+
+    def test_a_rotation_takes_every_acknowledged_save_along(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        for turn in range(10):
+            self._race_rotation_and_saves(store, clock, key_of(turn), key_of(1000 + turn))
+
+    def _race_rotation_and_saves(self, store: Store, clock: FakeClock, old: str, new: str) -> None:
+        create(store, clock, {}, key=old)
+        saved: set[str] = set()
+
+        def write(number: int) -> None:
+            try:
+                for turn in itertools.count():
+                    store.save(old, Delta({f"{number}.{turn}": b"1"}), TTL)
+                    saved.add(f"{number}.{turn}")
+            except SessionGone:
+                return
+
+        def rotate() -> None:
+            wait_until(lambda: len(saved) >= 6)
+            store.rotate(old, new, Delta(), b"", TTL)
+
+        together(lambda: write(1), lambda: write(2), rotate)
+        assert fields(store, new).keys() == saved
+
+    # -- optional powers
+
+    def test_purge_removes_what_is_expired_and_nothing_else(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        if not isinstance(store, Purgeable):
+            pytest.skip("the store is not Purgeable")
+        for number in range(7):
+            create(store, clock, key=key_of(number), ttl=SHORT + number)
+        for number in range(7, 10):
+            create(store, clock, {"b": b"2"}, key=key_of(number), ttl=[TTL, math.inf][number % 2])
+        assert store.purge(100) == 0
+        clock.advance(SHORT + 6)
+        assert store.purge(3) == 3
+        assert store.purge(3) == 3
+        assert store.purge(3) == 1
+        assert store.purge(3) == 0
+        assert all(store.load(key_of(n)) is Missing.UNKNOWN for n in range(7))
+        assert [fields(store, key_of(n)) for n in range(7, 10)] == [{"b": b"2"}] * 3
+
+    def test_purge_while_others_touch_takes_no_living_record(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        if not isinstance(store, Purgeable):
+            pytest.skip("the store is not Purgeable")
+        for number in range(20):
+            create(store, clock, key=key_of(number), ttl=SHORT)
+
+        def touch() -> None:
+            for number in range(20):
+                store.touch(key_of(number), TTL)
+
+        def purge() -> None:
+            store.purge(5)
+
+        together(touch, meanwhile=[purge])
+        clock.advance(SHORT)
+        store.purge(100)
+        assert all(isinstance(store.load(key_of(n)), Record) for n in range(20))
+
+    def test_keys_lists_the_living_only(self, store: Store, clock: FakeClock) -> None:
+        if not isinstance(store, Listable):
+            pytest.skip("the store is not Listable")
+        for number in range(5):
+            create(store, clock, key=key_of(number), ttl=TTL if number % 2 else SHORT)
+        store.destroy(key_of(3))
+        assert sorted(store.keys()) == [key_of(n) for n in (0, 1, 2, 4)]
+        clock.advance(SHORT)
+        assert list(store.keys()) == [key_of(1)]
+
+    def test_keys_can_be_read_while_others_write(self, store: Store, clock: FakeClock) -> None:
+        if not isinstance(store, Listable):
+            pytest.skip("the store is not Listable")
+        for number in range(50):
+            create(store, clock, key=key_of(number))
+        seen = []
+        for turn, key in enumerate(store.keys()):
+            seen.append(key)
+            store.destroy(key)
+            create(store, clock, key=key_of(10_000 + turn))
+            if turn > 500:
+                break
+        assert {key_of(number) for number in range(50)} <= set(seen)
+        assert len(seen) == len(set(seen))
+
+    # -- closing
+
+    def test_a_closed_store_opens_again_when_it_is_used(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        store.close()
+        create(store, clock, {"a": b"1"})
+        store.close()
+        store.close()
+        assert isinstance(store.load(KEY), (Record, Missing))
+        create(store, clock, {"b": b"2"}, key=OTHER)
+        assert fields(store, OTHER) == {"b": b"2"}
+
+    def test_closing_does_not_disturb_those_who_use_it(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        def use(number: int) -> None:
+            for turn in range(40):
+                create(store, clock, {"a": b"1"}, key=key_of(100 * number + turn))
+
+        together(*(partial(use, n) for n in range(4)), meanwhile=[store.close])
+
+    # -- everything
+
+    def test_any_sequence_of_calls_does_what_a_dict_would(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        run_state_machine_as_test(
+            type("StoreMachine", (_StoreMachine,), {"store": store, "clock": clock}),
+            settings=settings(
+                max_examples=40,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+
+
+def create(
+    store: Store,
+    clock: FakeClock,
+    fields: dict[str, bytes] | None = None,
+    *,
+    key: str = KEY,
+    seal: bytes = b"",
+    ttl: float = TTL,
+) -> None:
+    given = {"a": b"1"} if fields is None else fields
+    store.create(key, Record(given, clock.now, 0.0, 0.0, 0, seal), ttl)
+
+
+def load(store: Store, key: str = KEY) -> Record:
+    record = store.load(key)
+    assert isinstance(record, Record), record
+    return record
+
+
+def fields(store: Store, key: str = KEY) -> dict[str, bytes]:
+    return dict(load(store, key).fields)
+
+
+def together(
+    *functions: Callable[[], object], meanwhile: list[Callable[[], object]] | None = None
+) -> None:
+    """Run *functions* at the same time, each in a thread, and those in *meanwhile* again and
+    again until they are done. Raises what any of them raised."""
+    start = threading.Barrier(len(functions) + len(meanwhile or ()))
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def run(function: Callable[[], object], again: bool) -> None:
+        try:
+            start.wait(PATIENCE)
+            function()
+            while again and not done.is_set() and not errors:
+                function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(f, False), daemon=True) for f in functions]
+    others = [threading.Thread(target=run, args=(f, True), daemon=True) for f in meanwhile or ()]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # more switches, so more of what can go wrong does
+    try:
+        for thread in threads + others:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        done.set()
+        for thread in others:
+            thread.join(PATIENCE)
+    finally:
+        sys.setswitchinterval(interval)
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads + others), "a thread is stuck"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread. Raises rather than wait for ever."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "the other thread never came so far"
+        time.sleep(0)
+
+
+class _StoreMachine(RuleBasedStateMachine):
+    """Any calls in any order, on a few keys, against a dict."""
+
+    names = st.sampled_from(["a", "b", "c"])
+    mappings = st.dictionaries(names, st.binary(max_size=4), max_size=3)
+    deltas = st.builds(Delta, mappings, st.sets(names), st.booleans())
+    numbers = st.integers(0, 3)
+    ttls = st.sampled_from([SHORT, 2 * SHORT, 10 * SHORT, math.inf])
+    seals = st.binary(max_size=4)
+
+    #: Every run has keys of its own, so one store serves all runs.
+    runs = 0
+
+    store: Store
+    clock: FakeClock
+
+    def __init__(self) -> None:
+        super().__init__()
+        run = _StoreMachine.runs = _StoreMachine.runs + 1
+        self.keys = [key_of((run << 32) + number) for number in range(4)]
+        self.model: dict[str, Record] = {}
+
+    def teardown(self) -> None:
+        for key in self.keys:
+            self.store.destroy(key)
+
+    def alive(self, key: str) -> bool:
+        return key in self.model and self.model[key].expires > self.clock.now
+
+    def check(self, key: str) -> None:
+        found, expected = self.store.load(key), self.model.get(key)
+        if expected is None:
+            assert found is Missing.UNKNOWN
+        elif not self.alive(key):
+            assert found in (Missing.EXPIRED, Missing.UNKNOWN)
+        else:
+            assert isinstance(found, Record)
+            assert found._replace(fields=dict(found.fields), version=0) == expected
+
+    def renewed(self, record: Record, ttl: float) -> Record:
+        return record._replace(accessed=self.clock.now, expires=self.clock.now + ttl)
+
+    @rule(number=numbers, fields=mappings, seal=seals, ttl=ttls)
+    def create(self, number: int, fields: dict[str, bytes], seal: bytes, ttl: float) -> None:
+        key = self.keys[number]
+        record = Record(fields, self.clock.now, 0.0, 0.0, 0, seal)
+        if self.alive(key):
+            with pytest.raises(KeyTaken):
+                self.store.create(key, record, ttl)
+        else:
+            self.store.create(key, record, ttl)
+            self.model[key] = self.renewed(record, ttl)
+        self.check(key)
+
+    @rule(number=numbers, delta=deltas, ttl=ttls)
+    def save(self, number: int, delta: Delta, ttl: float) -> None:
+        key = self.keys[number]
+        if self.alive(key):
+            before = load(self.store, key).version
+            self.store.save(key, delta, ttl)
+            assert load(self.store, key).version != before
+            there = self.model[key]
+            self.model[key] = self.renewed(there._replace(fields=merge(there.fields, delta)), ttl)
+        else:
+            with pytest.raises(SessionGone):
+                self.store.save(key, delta, ttl)
+        self.check(key)
+
+    @rule(number=numbers, delta=deltas, ttl=ttls, late=st.booleans())
+    def save_expecting(self, number: int, delta: Delta, ttl: float, late: bool) -> None:
+        key = self.keys[number]
+        if not self.alive(key):
+            with pytest.raises(SessionGone):
+                self.store.save(key, delta, ttl, expect=1)
+        else:
+            seen = load(self.store, key).version
+            if late:
+                self.save(number, Delta({"a": b"first"}), ttl)
+                with pytest.raises(VersionChanged):
+                    self.store.save(key, delta, ttl, expect=seen)
+            else:
+                self.store.save(key, delta, ttl, expect=seen)
+                there = self.model[key]
+                self.model[key] = self.renewed(
+                    there._replace(fields=merge(there.fields, delta)), ttl
+                )
+        self.check(key)
+
+    @rule(number=numbers, ttl=ttls)
+    def touch(self, number: int, ttl: float) -> None:
+        key = self.keys[number]
+        if self.alive(key):
+            self.store.touch(key, ttl)
+            self.model[key] = self.renewed(self.model[key], ttl)
+        else:
+            with pytest.raises(SessionGone):
+                self.store.touch(key, ttl)
+        self.check(key)
+
+    @rule(old=numbers, step=st.integers(1, 3), delta=deltas, seal=seals, ttl=ttls)
+    def rotate(self, old: int, step: int, delta: Delta, seal: bytes, ttl: float) -> None:
+        here, there = self.keys[old], self.keys[(old + step) % 4]
+        if there in self.model and not self.alive(there):
+            return  # a fresh id is never one that has been: whatever happens is right
+        if not self.alive(here):
+            with pytest.raises(SessionGone):
+                self.store.rotate(here, there, delta, seal, ttl)
+        elif there in self.model:
+            with pytest.raises(KeyTaken):
+                self.store.rotate(here, there, delta, seal, ttl)
+        else:
+            self.store.rotate(here, there, delta, seal, ttl)
+            record = self.model.pop(here)
+            fields = merge(record.fields, delta)
+            self.model[there] = self.renewed(record._replace(fields=fields, seal=seal), ttl)
+        self.check(here)
+        self.check(there)
+
+    @rule(number=numbers)
+    def destroy(self, number: int) -> None:
+        self.store.destroy(self.keys[number])
+        self.model.pop(self.keys[number], None)
+        self.check(self.keys[number])
+
+    @rule(seconds=st.sampled_from([0.5, SHORT / 2, SHORT, 5 * SHORT]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        for key in self.keys:
+            self.check(key)
+
+    @precondition(lambda self: isinstance(self.store, Purgeable))
+    @rule(limit=st.integers(1, 3))
+    def purge(self, limit: int) -> None:
+        assert isinstance(self.store, Purgeable)
+        assert 0 <= self.store.purge(limit) <= limit
+        for key in self.keys:
+            self.check(key)
+
+    @precondition(lambda self: isinstance(self.store, Listable))
+    @rule()
+    def list_keys(self) -> None:
+        assert isinstance(self.store, Listable)
+        listed = set(self.store.keys()) & set(self.keys)
+        assert sorted(listed) == sorted(filter(self.alive, self.keys))
+
+
+# -- carriers ------------------------------------------------------------------------------------
+
+#: Texts of the form that ids have.
+ID: Final = "bm9jb29raWUtdGVzdGluZy1maXJzdC1pZC0wMDAwMDA"
+OTHER_ID: Final = "bm9jb29raWUtdGVzdGluZy1vdGhlci1pZC0wMDAwMDE"
+
+#: What a hostile client may send. WSGI hands all of it over as Latin-1 text (PEP 3333).
+HOSTILE: Final = (
+    "",
+    " ",
+    "\0",
+    f"{ID}\0",
+    "\xe9\xff\x80",
+    "%",
+    "%zz",
+    "%00",
+    "%ff%fe",
+    "%E9",
+    ",",
+    ";",
+    "=",
+    '"',
+    f'"{ID}',
+    "&" * 1000,
+    ";" * 1000,
+    "a" * 100_000,
+    "\r\nSet-Cookie: x=1",
+    "../../etc/passwd",
+    "{0}%s",
+    "\\",
+)
+
+
+class CarrierSuite:
+    """What a carrier has to do: find, place and forget, without harm.
+
+    Subclass it with a fixture `carrier`, a method `put`, and, if the carrier can place an id,
+    `client_sends_back`.
+    """
+
+    @pytest.fixture
+    def carrier(self) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} needs a fixture named carrier")
+
+    def put(self, environ: WSGIEnvironment, *ids: str) -> None:
+        """Change *environ* into a request that holds *ids* where the carrier looks; several
+        as a client would send several. The texts are not always ids: write them as they are."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method put(environ, *ids)")
+
+    def client_sends_back(self, reply: Reply, environ: WSGIEnvironment) -> None:
+        """Change *environ* into the next request of a client that got *reply*."""
+        raise NotImplementedError(
+            "the carrier placed an id: say how the client sends it back, in "
+            f"{type(self).__name__}.client_sends_back(reply, environ)"
+        )
+
+    # -- find
+
+    def test_is_a_carrier(self, carrier: Carrier) -> None:
+        assert isinstance(carrier, Carrier)
+
+    def test_nothing_sent_is_none(self, carrier: Carrier) -> None:
+        assert carrier.find(Request(blank())) is None
+
+    def test_optional_parts_of_the_environ_may_be_missing(self, carrier: Carrier) -> None:
+        """PEP 3333: QUERY_STRING, CONTENT_TYPE and CONTENT_LENGTH may be empty or absent."""
+        environ = blank()
+        for name in ("QUERY_STRING", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_HOST"):
+            environ.pop(name, None)
+        assert carrier.find(Request(environ)) is None
+
+    def test_finds_the_id_that_was_sent(self, carrier: Carrier) -> None:
+        assert carrier.find(Request(self._request(ID))) == ID
+
+    def test_finds_it_again(self, carrier: Carrier) -> None:
+        environ = self._request(ID)
+        carrier.find(Request(environ))
+        assert carrier.find(Request(environ)) == ID
+
+    def test_remembers_nothing_of_other_requests(self, carrier: Carrier) -> None:
+        carrier.find(Request(self._request(ID)))
+        assert carrier.find(Request(self._request(OTHER_ID))) == OTHER_ID
+        assert carrier.find(Request(blank())) is None
+
+    def test_the_same_id_twice_is_one(self, carrier: Carrier) -> None:
+        assert carrier.find(Request(self._request(ID, ID))) == ID
+
+    def test_different_ids_count_as_none(self, carrier: Carrier) -> None:
+        """Whoever can add a parameter must not choose the session."""
+        for ids in ((ID, OTHER_ID), (OTHER_ID, ID), (ID, OTHER_ID, ID)):
+            try:
+                found = carrier.find(Request(self._request(*ids)))
+            except AmbiguousId:
+                continue
+            # None, or a text that no id can be: in either case there is no session to choose.
+            assert found is None or not {ID, OTHER_ID} & {found}
+
+    @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:12]))
+    def test_hostile_input_raises_nothing_else(self, carrier: Carrier, text: str) -> None:
+        for ids in ((text,), (text, ID), (ID, text)):
+            try:
+                found = carrier.find(Request(self._request(*ids)))
+            except AmbiguousId:
+                continue
+            assert found is None or type(found) is str
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+    def test_the_application_reads_the_whole_body(self, carrier: Carrier, method: str) -> None:
+        for kind, body in (
+            ("application/x-www-form-urlencoded", b"a=1&b=%C3%A9&c=" + b"x" * 70_000),
+            ("application/x-www-form-urlencoded", b"a=1&b=2"),
+            ("application/json", b'{"sid": "1"}'),
+            ("multipart/form-data; boundary=b", b"--b\r\n\r\n1\r\n--b--\r\n"),
+        ):
+            environ = blank()
+            environ["REQUEST_METHOD"] = method
+            environ["CONTENT_TYPE"] = kind
+            environ["CONTENT_LENGTH"] = str(len(body))
+            environ["wsgi.input"] = io.BytesIO(body)
+            carrier.find(Request(environ))
+            assert environ["wsgi.input"].read() == body
+
+    def test_the_application_reads_the_body_that_held_the_id(self, carrier: Carrier) -> None:
+        environ = self._request(ID)
+        body = environ["wsgi.input"].read()
+        environ["wsgi.input"] = io.BytesIO(body)
+        assert carrier.find(Request(environ)) == ID
+        assert environ["wsgi.input"].read() == body
+
+    # -- place and forget
+
+    def test_what_is_placed_comes_back(self, carrier: Carrier) -> None:
+        reply = self._reply()
+        before = list(reply.headerlist)
+        placed = carrier.place(ID, reply)
+        assert placed is True or placed is False
+        if not placed:
+            assert (reply.status, reply.headerlist) == ("200 OK", before)
+            return
+        assert reply.headerlist != before or reply.status != "200 OK"
+        environ = blank()
+        self.client_sends_back(reply, environ)
+        assert carrier.find(Request(environ)) == ID
+
+    def test_headers_that_were_there_stay(self, carrier: Carrier) -> None:
+        reply = self._reply()
+        reply.headerlist += [("X-Theirs", "1"), ("Set-Cookie", "theirs=1")]
+        carrier.place(ID, reply)
+        carrier.forget(reply)
+        assert ("X-Theirs", "1") in reply.headerlist
+        assert ("Set-Cookie", "theirs=1") in reply.headerlist
+
+    def test_headers_are_safe(self, carrier: Carrier) -> None:
+        reply = self._reply()
+        carrier.place(ID, reply)
+        carrier.forget(reply)
+        for name, value in reply.headerlist:
+            assert type(name) is type(value) is str
+            assert not set(name + value) & set("\r\n\0")
+            assert (name + value).encode("latin-1")
+
+    @pytest.mark.parametrize("status", ["200 OK", "304 Not Modified", "404 Not Found"])
+    def test_forget_never_raises(self, carrier: Carrier, status: str) -> None:
+        reply = self._reply()
+        reply.status = status
+        carrier.forget(reply)
+        carrier.forget(reply)
+
+    def test_what_is_forgotten_is_not_sent_back(self, carrier: Carrier) -> None:
+        reply = self._reply()
+        before = list(reply.headerlist)
+        carrier.forget(reply)
+        assert ID not in str([header for header in reply.headerlist if header not in before])
+
+    def _request(self, *ids: str) -> WSGIEnvironment:
+        environ = blank()
+        self.put(environ, *ids)
+        return environ
+
+    def _reply(self) -> Reply:
+        return Reply("200 OK", [("Content-Type", "text/html; charset=utf-8")], blank())
+
+
+def blank() -> WSGIEnvironment:
+    """The environ of a plain request."""
+    environ: WSGIEnvironment = Request.blank("/page").environ
+    environ["wsgi.input"] = io.BytesIO()
+    return environ
