@@ -7,7 +7,9 @@ block is given to the options, unless `<!-- refused -->` stands before it: then 
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 import textwrap
 import types
@@ -107,6 +109,24 @@ def test_code_on_the_page_runs(
                 test()
     finally:
         close_all()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "Suite):" in page.read_text("utf-8")], ids=name_of
+)
+def test_suites_on_the_page_pass(page: Path, tmp_path: Path) -> None:
+    """What a page offers as a store or a carrier keeps every promise of its kind."""
+    code = "\n".join(block.code for block in blocks(page) if block.kind == "python")
+    (tmp_path / "test_page.py").write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", pages_with("ini"), ids=name_of)
