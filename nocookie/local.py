@@ -16,7 +16,7 @@ from nocookie.errors import UnboundSessionError
 if TYPE_CHECKING:
     from nocookie.sessions import SessionObject
 
-__all__ = ["Forwarding", "bind", "session"]
+__all__ = ["bind", "session"]
 
 _current: ContextVar[Any] = ContextVar("nocookie.session")
 
@@ -24,62 +24,47 @@ _current: ContextVar[Any] = ContextVar("nocookie.session")
 bind = _current.set
 
 
-class Forwarding(MutableMapping[str, Any]):
-    """A mapping that stands for another: what it is asked, it asks `_target()`."""
+class _Proxy(MutableMapping[str, Any]):
+    """Stands for the session of the request that is being served in this context."""
 
-    def _target(self) -> Any:
-        raise NotImplementedError
+    __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # questions of the interpreter, not of the application
             raise AttributeError(name)
-        return getattr(self._target(), name)
+        return getattr(_bound(), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._target(), name, value)
+        setattr(_bound(), name, value)
 
     def __delattr__(self, name: str) -> None:
-        delattr(self._target(), name)
+        delattr(_bound(), name)
 
     def __getitem__(self, key: str) -> Any:
-        return self._target()[key]
+        return _bound()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._target()[key] = value
+        _bound()[key] = value
 
     def __delitem__(self, key: str) -> None:
-        del self._target()[key]
+        del _bound()[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self._target()
+        return key in _bound()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._target())
+        return iter(_bound())
 
     def __len__(self) -> int:
-        return len(self._target())
+        return len(_bound())
 
     def clear(self) -> None:
-        self._target().clear()
-
-
-class _Proxy(Forwarding):
-    """Stands for the session of the request that is being served in this context."""
-
-    def _target(self) -> Any:
-        try:
-            return _current.get()
-        except LookupError:
-            raise UnboundSessionError(
-                "nocookie.session is the session of a request, and none is being served here; "
-                "use it in code that SessionMiddleware calls, or make a session of your own: "
-                "nocookie.Session({}, id=..., ...)"
-            ) from None
+        _bound().clear()
 
     def _get_current_obj(self) -> Any:
         """Return the session itself, without the proxy. Three libraries gave this three names,
         and old code uses each: the Pylons documentation, Paste and Werkzeug."""
-        return self._target()
+        return _bound()
 
     _current_obj = _get_current_obj
     _get_current_object = _get_current_obj
@@ -87,6 +72,17 @@ class _Proxy(Forwarding):
     def __repr__(self) -> str:
         bound = _current.get(None)
         return "<nocookie.session, unbound>" if bound is None else repr(bound)
+
+
+def _bound() -> Any:
+    try:
+        return _current.get()
+    except LookupError:
+        raise UnboundSessionError(
+            "nocookie.session is the session of a request, and none is being served here; "
+            "use it in code that SessionMiddleware calls, or make a session of your own: "
+            "nocookie.Session({}, id=..., ...)"
+        ) from None
 
 
 session = cast("SessionObject", _Proxy())

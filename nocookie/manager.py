@@ -7,7 +7,7 @@ will not need this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from webob import Request
@@ -36,6 +36,7 @@ class SessionManager:
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         settings = resolve(config, options)
         self.carriers = _carriers(settings)
+        self._readers = [(carrier, _reader(carrier)) for carrier in self.carriers]
         self.id_header: str | None = settings["id_header"]
         self.backend = Backend(settings)
         self._in_url = any(getattr(carrier, "in_url", False) for carrier in self.carriers)
@@ -49,14 +50,21 @@ class SessionManager:
         """Return what the client presented: every id that could be ours, or why there is none."""
         presented: tuple[tuple[str, Carrier], ...] = ()
         reason = "absent"
-        for carrier in self.carriers:
-            text, why = _found(carrier, environ)
-            if text is not None:
-                why = self.backend.ids.checked(text)
-                if why is None:
-                    presented += ((text, carrier),)
+        for carrier, read in self._readers:
+            why: str | None
+            try:
+                text = read(environ)
+                if text is None:
                     continue
-            if why is not None and reason == "absent":
+                why = self.backend.ids.checked(text)
+            except AmbiguousId:
+                why = "ambiguous"
+            except Exception as error:  # a finder is anybody's code: it costs the id, no more
+                emit("finder failed", type(error).__name__)
+                continue
+            if why is None:
+                presented += ((text, carrier),)
+            elif reason == "absent":
                 reason = why
         if not presented:
             return reason
@@ -69,7 +77,7 @@ class SessionManager:
 
         Raises `SessionGone` and `StoreError`; then nothing was changed in *reply*.
         """
-        real: Session | None = session.__dict__["_sess"]
+        real = session._sess
         if real is None or real._values is None:
             return
         real._commit()
@@ -117,19 +125,15 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
     return carriers_from(settings["find_id"])
 
 
-def _found(carrier: Carrier, environ: WSGIEnvironment) -> tuple[str | None, str | None]:
-    """Ask one carrier; return a text, or why there is none. What it raises stays here."""
-    try:
-        if isinstance(carrier, RawCarrier):
-            text: Any = carrier.read(environ)
-        else:
-            text = carrier.find(Request(environ))
-    except AmbiguousId:
-        return None, "ambiguous"
-    except Exception as error:
-        emit("finder failed", type(error).__name__)
-        return None, "absent"
-    if text is None or type(text) is str:
-        return text, None
-    emit("finder failed", f"returned {type(text).__name__}")
-    return None, "malformed"
+def _reader(carrier: Carrier) -> Callable[[WSGIEnvironment], Any]:
+    """Return what asks one carrier. Ours read the environ; others get a WebOb request."""
+    if isinstance(carrier, RawCarrier):
+        return carrier.read
+
+    def read(environ: WSGIEnvironment) -> Any:
+        text: Any = carrier.find(Request(environ))
+        if text is not None and type(text) is not str:
+            emit("finder failed", f"returned {type(text).__name__}")
+        return text
+
+    return read

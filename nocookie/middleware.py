@@ -68,12 +68,14 @@ class SessionMiddleware:
         session = environ.get(self.environ_key)
         if session is None:
             session = environ[self.environ_key] = self.manager.open(environ)
-        elif session.__dict__["_environ"] is not None:
+        elif session._environ is not None:
             # An outer SessionMiddleware serves this request already: one load, one commit.
             return self.app(environ, start_response)
         else:
             # The same request once more, after an internal redirect: the same session.
-            session._reopen(environ)
+            session._environ = environ
+            if session._sess is not None:
+                session._sess._failed = None
         if not self._looked:
             self._look(environ)
         bind(session)
@@ -81,22 +83,22 @@ class SessionMiddleware:
         try:
             body = self.app(environ, exchange.start)
         except (StoreError, SessionConflict) as error:
-            session._end()
+            session._environ = None
             if exchange.sent:
                 raise
             return _failure(error, environ, start_response)
         except BaseException:
-            session._end()
+            session._environ = None
             raise
-        if exchange.status is not None and not exchange.sent:
+        if exchange.status and not exchange.sent:
             try:
                 exchange.send()
             except (StoreError, SessionConflict) as error:
                 _close(body)
-                session._end()
+                session._environ = None
                 return _failure(error, environ, start_response)
         if type(body) is list or type(body) is tuple or _is_file(body, environ):
-            session._end()
+            session._environ = None
             return body
         return _Body(body, exchange, copy_context())
 
@@ -106,19 +108,10 @@ class SessionMiddleware:
             emit("misfit", "a memory store under several processes: each has sessions of its own")
 
 
-class _Exchange:
-    """One request and its response: what the application has said so far."""
+class _Exchange(Reply):
+    """One request and its response: what the application has said of it so far."""
 
-    __slots__ = (
-        "_environ",
-        "_manager",
-        "_server_write",
-        "_start_response",
-        "headers",
-        "sent",
-        "session",
-        "status",
-    )
+    __slots__ = ("_manager", "_server_write", "_start_response", "sent", "session")
 
     def __init__(
         self,
@@ -129,10 +122,9 @@ class _Exchange:
     ) -> None:
         self._manager = manager
         self.session = session
-        self._environ = environ
+        self.environ = environ
         self._start_response = start_response
-        self.status: str | None = None
-        self.headers: Headers = []
+        self.status = ""
         self.sent = False
 
     def start(
@@ -145,9 +137,9 @@ class _Exchange:
                     return self._start_response(status, headers, exc_info)
             finally:
                 exc_info = None  # a traceback in a frame of its own is a cycle
-        elif self.status is not None:
+        elif self.status:
             raise AssertionError("start_response was called twice without exc_info")
-        self.status, self.headers = status, headers
+        self.status, self.headerlist = status, headers
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -157,18 +149,15 @@ class _Exchange:
 
     def send(self) -> None:
         """Commit, then let the head go. Raises `StoreError` or `SessionConflict` before."""
-        assert self.status is not None
-        session = self.session.__dict__["_sess"]
-        headers = self.headers
+        session = self.session._sess
         if session is not None:
             if session._failed and self.status.startswith("500"):
                 # The framework made its own answer of our error; ours says more.
                 raise _FAILURES[session._failed]("and the framework answered 500")
-            reply = Reply(self.status, list(headers), self._environ)
-            self._manager.commit(self.session, reply)
-            self.status, headers = reply.status, reply.headerlist
+            self.headerlist = list(self.headerlist)  # the application's may be a constant
+            self._manager.commit(self.session, self)
         self.sent = True
-        self._server_write = self._start_response(self.status, headers)
+        self._server_write = self._start_response(self.status, self.headerlist)
 
 
 class _Body:
@@ -198,14 +187,14 @@ class _Body:
                 assert self._app_body is not None
                 self._chunks = iter(self._app_body)
             chunk = next(self._chunks, None)
-            if not exchange.sent and exchange.status is not None:
+            if not exchange.sent and exchange.status:
                 exchange.send()
         except (StoreError, SessionConflict) as error:
             if exchange.sent:
                 raise
             self._close_app_body()
             exchange.sent = True
-            self._chunks = iter(_failure(error, exchange._environ, exchange._start_response))
+            self._chunks = iter(_failure(error, exchange.environ, exchange._start_response))
             chunk = next(self._chunks, None)
         if chunk is None:
             raise StopIteration
@@ -218,7 +207,7 @@ class _Body:
             session = self._exchange.session
             if self._exchange.sent:
                 _save_late(session)
-            session._end()
+            session._environ = None
 
     def _close_app_body(self) -> None:
         body, self._app_body = self._app_body, None
@@ -229,7 +218,7 @@ class _Body:
 def _save_late(session: SessionObject) -> None:
     """Write what was saved after the commit: into a record that exists, under the id that the
     client has. Anything else cannot be done any more, and is reported."""
-    real = session.__dict__["_sess"]
+    real = session._sess
     if real is None or real._values is None:
         return
     try:

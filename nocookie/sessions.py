@@ -36,7 +36,6 @@ from nocookie.errors import (
 )
 from nocookie.events import emit
 from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, RandomIds, SignedIds
-from nocookie.local import Forwarding
 from nocookie.options import resolve
 from nocookie.sealing import BadSeal, Sealer
 from nocookie.stores import open_store
@@ -176,7 +175,7 @@ class Session(MutableMapping[str, Any]):
 
     @classmethod
     def _of(cls, backend: Backend, presented: Presented) -> Session:
-        session = cls.__new__(cls)
+        session = object.__new__(cls)
         session._backend = backend
         session._presented = presented
         return session
@@ -217,7 +216,7 @@ class Session(MutableMapping[str, Any]):
             self._load()
         if self._key is None and not self._will_be_stored():
             return False
-        return self.id != self._given
+        return self._id is None or self._id != self._given
 
     @property
     def created(self) -> float:
@@ -441,12 +440,12 @@ class Session(MutableMapping[str, Any]):
 
     def _load(self) -> None:
         backend, presented = self._backend, self._presented
-        if isinstance(presented, str):
+        if type(presented) is str:
             reason = presented
         else:
             reason = ""
             try:
-                for id, carrier in presented:
+                for id, carrier in presented:  # type: ignore[str-unpack]
                     key = backend.ids.key(id)
                     found = backend.store.load(key)
                     if type(found) is Record:
@@ -471,7 +470,7 @@ class Session(MutableMapping[str, Any]):
         if reason != "absent":
             emit("refused", reason)
         self._detach(reason)
-        if backend.ids.adopts and not isinstance(presented, str):
+        if backend.ids.adopts and type(presented) is tuple:
             self._id, self._brought_by = presented[0]
             self._given = self._id
 
@@ -492,15 +491,16 @@ class Session(MutableMapping[str, Any]):
         self._id, self._key = id, key
         self._created, self._last_accessed = created, accessed
         self._reason = None
-        self._stored = fields
-        self._begin(fields)
+        self._stored = self._fields = fields
+        self._values, self._changed = {}, {}
+        if self._cleared or self._deleted:
+            self._cleared, self._deleted = False, frozenset()
         return None
 
     def _begin(self, fields: Mapping[str, bytes]) -> None:
         """Have these values, and no changes."""
         self._fields, self._values, self._changed = fields, {}, {}
-        if self._deleted or self._cleared:
-            self._deleted, self._cleared = frozenset(), False
+        self._deleted, self._cleared = frozenset(), False
         self._pending = None
 
     def _detach(self, reason: str) -> None:
@@ -754,49 +754,29 @@ class _Params(dict[str, Any]):
         return f"<session parameters: {', '.join(self)}>"
 
 
-class SessionObject(Forwarding):
-    """The session of one request, not yet made: it becomes a `Session` when it is touched.
+class SessionObject(MutableMapping[str, Any]):
+    """The session of one request, not yet made: it becomes a `Session` when it is touched, and
+    answers what that answers.
 
     Its `__dict__` is public, because the Pylons documentation has applications assign into it:
     `_params` is a fresh dict for every request, and what is put into `_sess` is the session of
     this request.
     """
 
-    if TYPE_CHECKING:
-        id: str
-        is_new: bool
-        reason: str | None
-        must_propagate: bool
-        created: float
-        last_accessed: float | None
-        timeout: float | None
-        fingerprint: str
-        load: Callable[[], None]
-        delete: Callable[[], None]
-        invalidate: Callable[[], None]
-        regenerate_id: Callable[[], None]
-        revert: Callable[[], None]
-        changed: Callable[[str], None]
-        has_key: Callable[[str], bool]
-
-        def incr(self, key: str, by: float = 1) -> Any: ...
-        def mutate(self, change: Callable[[MutableMapping[str, Any]], T]) -> T: ...
-
     def __init__(self, manager: Opener, environ: WSGIEnvironment) -> None:
-        slots = self.__dict__
-        slots["_params"] = _Params(id=None, backend=manager.backend)
-        slots["_sess"] = None
-        slots["_manager"] = manager
-        slots["_environ"] = environ
+        self._params = _Params(id=None, backend=manager.backend)
+        self._sess: Session | None = None
+        self._manager = manager
+        #: Until the end of the request.
+        self._environ: WSGIEnvironment | None = environ
 
-    def _target(self) -> Session:
-        slots = self.__dict__
-        session: Session | None = slots["_sess"]
+    def _session(self) -> Session:
+        session = self._sess
         if session is None:
-            manager, environ = slots["_manager"], slots["_environ"]
-            if environ is None:
+            if self._environ is None:
                 raise UnboundSessionError("the request of this session is over")
-            session = slots["_sess"] = Session._of(manager.backend, manager.find(environ))
+            manager = self._manager
+            session = self._sess = Session._of(manager.backend, manager.find(self._environ))
         return session
 
     def _get_current_obj(self) -> SessionObject:
@@ -806,6 +786,8 @@ class SessionObject(Forwarding):
     _current_obj = _get_current_obj
     _get_current_object = _get_current_obj
 
+    # -- what only the session of a request has -------------------------------------------------
+
     def rebuild(self, id: object) -> None:
         """Make the session of this request the one with this *id*, whatever the client sent.
 
@@ -813,43 +795,111 @@ class SessionObject(Forwarding):
         an id that is not known gives a new session. Nothing else is touched: no other request,
         and not the session that was in this place before.
         """
-        backend = self.__dict__["_manager"].backend
-        self.__dict__["_sess"] = Session._of(backend, backend.presented(id))
+        backend = self._manager.backend
+        self._sess = Session._of(backend, backend.presented(id))
 
     def save(self) -> None:
         """Have the session saved at the commit, before the response's first byte leaves.
 
         Raises `ValueRefused` now, in the handler, if a value cannot be saved.
         """
-        self._target()._mark()
+        self._session()._mark()
 
     def persist(self) -> None:
         """Save now. Raises as `Session.save`."""
-        self._target().save()
-
-    def get_by_id(self, id: str) -> Session | None:
-        """Return the session with another *id*, or None if the store does not know it."""
-        return self._target().get_by_id(id)
+        self._session().save()
 
     def accessed(self) -> bool:
         """Whether anything has asked for the session in this request."""
-        return self.__dict__["_sess"] is not None
+        return self._sess is not None
 
     def dirty(self) -> bool:
         """Whether `save()` was called and is not done yet."""
-        return self.accessed() and self._target()._marked
+        return self._sess is not None and self._sess._marked
 
-    def _reopen(self, environ: WSGIEnvironment) -> None:
-        """Serve the same request once more."""
-        self.__dict__["_environ"] = environ
-        session = self.__dict__["_sess"]
-        if session is not None:
-            session._failed = None
+    # -- the session ----------------------------------------------------------------------------
 
-    def _end(self) -> None:
-        """The request is over. Letting go of environ, which holds this object, leaves no cycle."""
-        self.__dict__["_environ"] = None
+    @property
+    def id(self) -> str:
+        return self._session().id
+
+    @property
+    def is_new(self) -> bool:
+        return self._session().is_new
+
+    @property
+    def reason(self) -> str | None:
+        return self._session().reason
+
+    @property
+    def must_propagate(self) -> bool:
+        return self._session().must_propagate
+
+    @property
+    def created(self) -> float:
+        return self._session().created
+
+    @property
+    def last_accessed(self) -> float | None:
+        return self._session().last_accessed
+
+    @property
+    def timeout(self) -> float | None:
+        return self._session().timeout
+
+    @property
+    def fingerprint(self) -> str:
+        return self._session().fingerprint
+
+    def load(self) -> None:
+        self._session().load()
+
+    def delete(self) -> None:
+        self._session().delete()
+
+    invalidate = delete
+
+    def regenerate_id(self) -> None:
+        self._session().regenerate_id()
+
+    def get_by_id(self, id: str) -> Session | None:
+        return self._session().get_by_id(id)
+
+    def revert(self) -> None:
+        self._session().revert()
+
+    def changed(self, key: str) -> None:
+        self._session().changed(key)
+
+    def incr(self, key: str, by: float = 1) -> Any:
+        return self._session().incr(key, by)
+
+    def mutate(self, change: Callable[[MutableMapping[str, Any]], T]) -> T:
+        return self._session().mutate(change)
+
+    def has_key(self, key: str) -> bool:
+        return key in self._session()
+
+    def clear(self) -> None:
+        self._session().clear()
+
+    def __getitem__(self, key: str) -> Any:
+        return self._session()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._session()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._session()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._session()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._session())
+
+    def __len__(self) -> int:
+        return len(self._session())
 
     def __repr__(self) -> str:
-        session = self.__dict__["_sess"]
-        return "<Session, untouched>" if session is None else repr(session)
+        return "<Session, untouched>" if self._sess is None else repr(self._sess)

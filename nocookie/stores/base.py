@@ -1,9 +1,10 @@
 """What a store promises.
 
 A store keeps records under keys. It sees a hash of the id and encoded values: never the id,
-never a Python object. A key is 64 hexadecimal digits, a field's name any text that UTF-8 can
-encode, its value any bytes; a field may be empty, and a record may have none. Times are seconds since the epoch; a `ttl` is how many seconds a record
-may lie unused from now, `inf` for ever.
+never a Python object. A key is 64 hexadecimal digits; a field has for its name any text that
+UTF-8 can encode, and for its value any bytes, also none; a record may have no fields. Times are
+seconds since the epoch; a `ttl` is how many seconds a record may lie unused from now, `inf` for
+ever.
 
 The promises, each of them in `nocookie.testing.StoreSuite`:
 
