@@ -1,0 +1,332 @@
+"""Every program in examples/ does what its first lines say, imported and run by name."""
+
+import contextlib
+import importlib.util
+import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+from webtest import TestApp
+
+from nocookie.stores import close_all
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+#: Each example has a test below whose name starts with test_<example>.
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+SERVED = [name for name in NAMES if name != "header_client"]
+LONGER_THAN_A_START_TAKES = 60
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Import an example by its name; the data that it makes goes into the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_DIR", raising=False)
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    close_all()
+
+
+@contextlib.contextmanager
+def serving(application):
+    """Serve an application on a free port, as `http://127.0.0.1:<port>`."""
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, format, *args):
+            pass
+
+    with make_server("127.0.0.1", 0, application, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# -- all of them ---------------------------------------------------------------------------------
+
+
+def test_every_example_has_a_test():
+    tests = [name for name in globals() if name.startswith("test_")]
+
+    assert [n for n in NAMES if not any(test.startswith(f"test_{n}_") for test in tests)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_says_what_it_shows_and_how_to_run_it(name):
+    text = (EXAMPLES / f"{name}.py").read_text("utf-8")
+
+    assert text.startswith('"""')
+    assert f"    python examples/{name}.py" in text.split('"""')[1]
+    assert text.count("\n") <= 120
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_the_example_runs_by_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PORT", "0")
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / f"{name}.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+    )
+    watchdog = threading.Timer(LONGER_THAN_A_START_TAKES, process.kill)
+    watchdog.start()
+    try:
+        url = process.stdout.readline().strip()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(url, timeout=LONGER_THAN_A_START_TAKES) as response:
+                status = response.status
+        except urllib.error.HTTPError as error:
+            with error:
+                status = error.code
+    finally:
+        watchdog.cancel()
+        watchdog.join()
+        process.kill()
+        process.communicate()
+
+    assert status == (404 if name == "header_api" else 200)
+
+
+# -- one_line ------------------------------------------------------------------------------------
+
+
+def test_one_line_counts_the_visits_of_each_client(load):
+    app = TestApp(load("one_line").application)
+
+    first = app.get("/")
+    again = app.get("/", headers={"X-Session-Id": first.headers["X-Session-Id"]})
+
+    assert (first.text, again.text, app.get("/").text) == ("visit 1\n", "visit 2\n", "visit 1\n")
+    assert "X-Session-Id" not in again.headers
+
+
+# -- header_api and header_client ----------------------------------------------------------------
+
+
+def test_header_api_keeps_a_list_for_who_is_logged_in(load):
+    app = TestApp(load("header_api").application)
+    app.post_json("/items", {"item": "milk"}, status=401)
+
+    id = app.post_json("/login", {"user": "ada"}).headers["X-Session-Id"]
+    as_ada = {"X-Session-Id": id}
+    app.post_json("/items", {"item": "milk"}, headers=as_ada)
+    seen = app.get("/items", headers=as_ada).json
+
+    assert seen == {"user": "ada", "items": ["milk"]}
+
+
+def test_header_api_gives_a_fresh_id_at_every_login(load):
+    app = TestApp(load("header_api").application)
+    old = app.post_json("/login", {"user": "ada"}).headers["X-Session-Id"]
+
+    answer = app.post_json("/login", {"user": "eve"}, headers={"X-Session-Id": old})
+
+    assert answer.headers["X-Session-Id"] != old
+    assert app.get("/items", headers={"X-Session-Id": old}).json["user"] is None
+
+
+def test_header_api_forgets_who_logged_out(load):
+    app = TestApp(load("header_api").application)
+    as_ada = {"X-Session-Id": app.post_json("/login", {"user": "ada"}).headers["X-Session-Id"]}
+
+    app.post("/logout", headers=as_ada)
+
+    assert app.get("/items", headers=as_ada).json == {"user": None, "items": []}
+
+
+def test_header_api_refuses_a_body_without_the_text(load):
+    app = TestApp(load("header_api").application)
+
+    for body in (b"", b"{", b"[]", b'{"user": 1}'):
+        answer = app.post("/login", body, content_type="application/json", status=400)
+        assert "X-Session-Id" not in answer.headers
+
+
+def test_header_client_uses_the_api_from_login_to_logout(load, capsys):
+    with serving(load("header_api").application) as url:
+        load("header_client").main(url + "/")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "POST /login {'user': 'ada'}",
+        "POST /items {'user': 'ada', 'items': ['milk']}",
+        "POST /items {'user': 'ada', 'items': ['milk', 'bread']}",
+        "GET /items {'user': 'ada', 'items': ['milk', 'bread']}",
+        "POST /logout {'user': None}",
+        "GET /items {'user': None, 'items': []}",
+    ]
+
+
+def test_header_client_takes_over_a_fresh_id(load):
+    module = load("header_client")
+    with serving(load("header_api").application) as url, module.client() as api:
+        ids = api.adapters["http://"].ids
+        api.post(f"{url}/login", json={"user": "ada"})
+        (before,) = ids.values()
+        api.post(f"{url}/login", json={"user": "ada"})
+        (after,) = ids.values()
+
+        assert before != after
+        assert api.get(f"{url}/items").json()["user"] == "ada"
+
+
+def test_header_client_sends_no_id_to_another_origin(load):
+    got = []
+
+    def other(environ, start_response):
+        got.append(environ.get("HTTP_X_SESSION_ID"))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"the other one"]
+
+    module = load("header_client")
+    with serving(other) as there, contextlib.ExitStack() as stack:
+
+        def redirecting(environ, start_response):
+            if environ["PATH_INFO"] == "/away":
+                start_response("307 Temporary Redirect", [("Location", f"{there}/")])
+                return []
+            if environ["PATH_INFO"] == "/back":
+                start_response("307 Temporary Redirect", [("Location", "/items")])
+                return []
+            return api_application(environ, start_response)
+
+        api_application = load("header_api").application
+        url = stack.enter_context(serving(redirecting))
+        api = stack.enter_context(module.client())
+        api.post(f"{url}/login", json={"user": "ada"})
+
+        assert api.get(there).text == "the other one"
+        assert api.get(f"{url}/away").text == "the other one"
+        assert api.get(f"{there}/", headers={"X-Session-Id": "by hand"}).text == "the other one"
+        assert api.get(f"{url}/back").json()["user"] == "ada"
+
+    assert got == [None, None, None]
+
+
+# -- query_id ------------------------------------------------------------------------------------
+
+
+def test_query_id_keeps_the_session_by_links(load):
+    app = TestApp(load("query_id").application)
+    page = app.get("/")
+    assert "Set-Cookie" not in page.headers
+
+    form = page.form
+    form["name"] = "<ada>"
+    page = form.submit().follow()
+    page = page.form.submit().follow()
+
+    assert "&lt;ada&gt; clicked 2 times" in page
+    assert page.headers["Referrer-Policy"] == "same-origin"
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+def test_query_id_gives_each_frame_a_session_of_its_own(load):
+    app = TestApp(load("query_id").application)
+
+    actions = {app.get("/").form.action for _ in range(2)}
+
+    assert len(actions) == 2
+
+
+def test_query_id_takes_a_fresh_id_with_the_name(load):
+    app = TestApp(load("query_id").application)
+    before = app.get("/").form
+    before["name"] = "ada"
+
+    after = before.submit().location
+
+    assert re.search("sid=[^&]+", after)[0] not in before.action
+    assert "ada" not in app.get(before.action)
+
+
+# -- find_id_callback ----------------------------------------------------------------------------
+
+
+def test_find_id_callback_knows_the_conversation_again(load):
+    app = TestApp(load("find_id_callback").application)
+
+    first = app.post_json("/", {"say": "ada"})
+    again = app.post_json("/", {"say": "?", "conversation": first.json["conversation"]})
+
+    assert first.json["answer"] == "Hello, ada!"
+    assert again.json == {"answer": "You are ada."}
+    assert "X-Session-Id" not in first.headers
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"conversation": "../x"}', b"\xff"])
+def test_find_id_callback_takes_anything_a_client_sends(load, body):
+    app = TestApp(load("find_id_callback").application)
+
+    assert app.post("/", body).json == {"answer": "What is your name?"}
+
+
+# -- pylons_recipe -------------------------------------------------------------------------------
+
+#: "Hacking the session for no cookies", from the documentation of Pylons.
+PUBLISHED = """\
+# Get the actual session object through the global proxy
+real_session = session._get_current_obj()
+
+# Duplicate the session init options to avoid screwing up other sessions in
+# other threads
+params = real_session.__dict__['_params']
+
+# Now set the id param used to make a session to our session maker,
+# if id is None, a new id will be made automatically
+params['id'] = find_id_func()
+real_session.__dict__['_sess'] = BeakerSession({}, **params)
+
+# Now we can use the session as usual
+session['fred'] = 42
+session.save()
+
+# At the end, we need to see if the session was used and handle its id
+if session.is_new:
+    # do something with session.id to make sure its around next time
+"""
+
+
+def test_pylons_recipe_is_the_published_one_word_for_word():
+    text = (EXAMPLES / "pylons_recipe.py").read_text("utf-8")
+    lines = [line.removeprefix("    ") for line in text.splitlines()]
+
+    assert "\n" + PUBLISHED in "\n".join(lines)
+    assert "\nfrom nocookie import Session as BeakerSession\n" in text
+
+
+def test_pylons_recipe_keeps_the_session_by_the_link_it_gives(load):
+    app = TestApp(load("pylons_recipe").application)
+
+    first = app.get("/")
+    link = re.search(r"Go on at (\S+)", first.text)[1]
+
+    assert "You are new here." in first
+    assert app.get(link).text == "You were here before; fred is 42.\n"
+    assert app.get(link).text == "You were here before; fred is 42.\n"
+
+
+@pytest.mark.parametrize("id", ["A" * 43, "x", "%ff", "../../etc/passwd", ""])
+def test_pylons_recipe_adopts_no_id_that_is_not_ours(load, id):
+    answer = TestApp(load("pylons_recipe").application).get(f"/?sid={id}")
+
+    assert "You are new here." in answer
+    assert not id or f"sid={id}\n" not in answer
