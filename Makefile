@@ -1,0 +1,77 @@
+# Every target works on a machine that has only Python 3.11 or newer and make: what else it needs
+# goes into .venv, once. PYTHON=... names another Python, PORT=... another port for the demo.
+
+PYTHON ?= python3
+PORT ?= 8000
+
+BIN = .venv/bin
+SOURCES := $(shell find nocookie -name '*.py') pyproject.toml README.md
+
+# The suite runs under each of these, and under the Python that runs make.
+PYTHONS := py311 py312 py313
+PYTHONS := $(sort $(PYTHONS) $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])'))
+# tox looks on PATH, where pyenv shows only the version that is switched on.
+FOUND := $(wildcard $(foreach root,$(or $(PYENV_ROOT),$(HOME)/.pyenv),\
+	$(root)/versions/3.1[1-9].*/bin/python))
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+.PHONY: help demo test lint bench docs clean
+
+help:
+	@echo 'make demo    serve the demo on 127.0.0.1:8000 (PORT=8123 make demo: on another port)'
+	@echo 'make test    run the whole suite on the built wheel, under each Python from 3.11 that is here'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make bench   measure what a request costs'
+	@echo 'make docs    write docs/configuration.md from the table of options'
+	@echo 'make clean   remove what these made, except the data of the demo'
+
+demo: $(BIN)/.installed
+	@exec $(BIN)/nocookie demo --port $(PORT) --data-dir data
+
+test: $(BIN)/.tox
+	$(BIN)/tox run -e $(subst $(space),$(comma),$(PYTHONS)) $(if $(FOUND),--discover $(FOUND)) \
+		--skip-missing-interpreters $(if $(filter true,$(CI)),false,true)
+
+lint: $(BIN)/.lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv-bench/bin/.installed
+	.venv-bench/bin/python tests/bench/run.py
+
+docs: $(BIN)/.installed
+	$(BIN)/python -c 'from nocookie.options import reference; print(reference(), end="")' \
+		> docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
+
+clean:
+	rm -rf .venv .venv-bench .tox build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A file .name in a venv says that it has what the target of that name needs.
+
+$(BIN)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer, please: make PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(BIN)/.installed: $(BIN)/.made $(SOURCES)
+	$(BIN)/python -m pip install --quiet '.[crypto]'
+	@touch $@
+
+$(BIN)/.tox: $(BIN)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --group tox
+	@touch $@
+
+$(BIN)/.lint: $(BIN)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet '.[crypto]' --group lint
+	@touch $@
+
+.venv-bench/bin/.installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-bench/bin/python -m pip install --quiet '.[crypto]' --group bench
+	@touch $@
