@@ -13,13 +13,16 @@ import subprocess
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from webob import Request
+from webob.dec import wsgify
 
+from nocookie import SessionMiddleware
 from nocookie.errors import ConfigError
 from nocookie.manager import SessionManager
 from nocookie.options import PREFIXES
@@ -97,18 +100,39 @@ def test_code_on_the_page_runs(
     monkeypatch.syspath_prepend(tmp_path)
     # A real module, so that what the page defines can be pickled and imported by name.
     module = types.ModuleType("docs_page")
+    if page == ROOT / "README.md":
+        vars(module).update(app=lambda environ, start: [], find_id_func=lambda: None)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     try:
-        for block in blocks(page):
-            if block.kind == "python" and block.word != "not run":
-                # Blank lines before it, so that a traceback points into the page.
-                source = "\n" * (block.line - 1) + block.code
-                exec(compile(source, str(page), "exec"), module.__dict__)
-        for name, test in list(vars(module).items()):
-            if name.startswith("test_") and isinstance(test, types.FunctionType):
-                test()
+        if page == ROOT / "README.md":
+            in_a_request(lambda: run(page, module))
+        else:
+            run(page, module)
     finally:
         close_all()
+
+
+def run(page: Path, module: types.ModuleType) -> None:
+    for block in blocks(page):
+        if block.kind == "python" and block.word != "not run":
+            # Blank lines before it, so that a traceback points into the page.
+            source = "\n" * (block.line - 1) + block.code
+            exec(compile(source, str(page), "exec"), module.__dict__)
+    for name, test in list(vars(module).items()):
+        if name.startswith("test_") and isinstance(test, types.FunctionType):
+            test()
+
+
+def in_a_request(handle: Callable[[], None]) -> None:
+    """The README shows what is inside an application, and leaves the application out."""
+
+    @wsgify
+    def application(request: Request) -> str:
+        handle()
+        return ""
+
+    response = Request.blank("/").get_response(SessionMiddleware(application, use_cookies=False))
+    assert response.status_int == 200
 
 
 @pytest.mark.parametrize(
@@ -204,12 +228,22 @@ def test_every_example_is_mentioned() -> None:
     ids=name_of,
 )
 def test_the_recipe_is_printed_word_for_word(page: Path) -> None:
-    """Where a page prints the Pylons recipe, its lines are the published ones; the import alone
-    names this library."""
+    """Where a page prints the Pylons recipe, its statements are the published ones; the import
+    alone names this library. Comments may be left out, and stand for the last `pass`."""
     recipe = RECIPE.replace("from beaker.session import", "from nocookie import")
-    wanted = [line for line in recipe.splitlines() if line]
-    printed = [
-        line.strip() for block in blocks(page) for line in block.code.splitlines() if line.strip()
-    ]
+    wanted = statements(recipe)
+    printed = [line for block in blocks(page) for line in statements(block.code)]
     start = printed.index(wanted[0])
-    assert printed[start : start + len(wanted)] == [line.strip() for line in wanted]
+    assert printed[start : start + len(wanted)] == wanted
+
+
+def statements(code: str) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in code.splitlines())
+    return [line.replace("...", "pass") for line in lines if line]
+
+
+def test_the_page_for_those_who_leave_beaker_prints_the_whole_recipe() -> None:
+    """With its comments, as it was published: people search for these lines."""
+    page = (DOCS / "from-beaker.md").read_text("utf-8")
+    recipe = RECIPE.replace("from beaker.session import", "from nocookie import")
+    assert [line for line in recipe.splitlines() if line.strip() not in page] == []
