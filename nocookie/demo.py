@@ -266,15 +266,20 @@ The same session with the id in the query, for clients that can send no header:
     curl -s "{url}/?sid=$SID"
     curl -s -d note=bread "{url}/notes?sid=$SID"
 
-A fresh id for the session, after which the old one is dead; then the end of it:
+A fresh id for the session, after which the old one is dead:
 
     SID=$(curl -s -o /dev/null -D - -X POST -H "X-Session-Id: $SID" {url}/rotate | tr -d '\\r' \
 | sed -n 's/^[Xx]-[Ss]ession-[Ii]d: *//p')
+
+Now stop this program, or kill it, and start it again. The notes are still there:
+
     curl -s -H "X-Session-Id: $SID" {url}/
+
+The end of the session, here and for every copy of its id:
+
     curl -s -X DELETE -H "X-Session-Id: $SID" {url}/session
 
-Sessions lie in {data}. Stop this program, or kill it, and start it again:
-a session that was not ended goes on.
+The sessions lie in {data}
 """
 
 

@@ -257,7 +257,7 @@ class Process:
         lines = []
         for line in self.process.stdout:
             lines.append(line)
-            if "start it again" in line:
+            if line.startswith("The sessions lie in "):
                 break
         watchdog.cancel()
         watchdog.join()
@@ -324,7 +324,7 @@ def test_it_says_where_the_data_lies(start, tmp_path):
     process = start()
     process.get()
 
-    said = re.search(r"Sessions lie in (.+)\. Stop", process.introduction)[1]
+    said = re.search(r"The sessions lie in (.+)", process.introduction)[1]
 
     with contextlib.closing(sqlite3.connect(os.path.join(said, "sessions.db"))) as sql:
         assert sql.execute("SELECT count(*) FROM sessions").fetchall() == [(1,)]
