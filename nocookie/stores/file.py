@@ -9,10 +9,11 @@ The rules of this file:
 1. The file is made by the first `create` and never by a read.
 2. A save is a single UPDATE. The delta is applied inside it, by the SQL function
    `apply_delta`, so there is no moment between reading a record and writing it.
-3. A connection is used by one thread at a time and only by the process that opened it. SQLite's
-   locks do not survive a fork, and a connection closed by the child would checkpoint a database
-   that the parent still uses. So idle connections are closed before a fork, and what other
-   threads were using is never touched by the child.
+3. A connection is used by one thread at a time and only by the process that opened it. SQLite
+   keeps count of a process's locks in memory; a child that inherits the count, but not the
+   locks, may wait for one for ever, or read what nobody protects. So a fork waits until no
+   statement runs, and no connection is open while it happens. Should one run longer than the
+   deadline, the child at least never touches its connection.
 4. Driver exceptions become `StoreError` here, and carry no data.
 
 WAL wants a local disk. On a network file system use the `sqlalchemy` or `redis` store.
@@ -21,14 +22,15 @@ WAL wants a local disk. On a network file system use the `sqlalchemy` or `redis`
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
 from nocookie.stores.base import (
@@ -44,6 +46,8 @@ from nocookie.stores.base import (
 
 __all__ = ["FileStore"]
 
+T = TypeVar("T")
+
 #: Marks the file as ours (SQLite's application_id): "nock".
 APPLICATION_ID: Final = 0x6E6F636B
 #: The version of the schema (SQLite's user_version). A newer one is refused, and kept.
@@ -55,8 +59,9 @@ SCHEMA_VERSION: Final = 1
 SWEEP_EVERY: Final = 30.0
 SWEEP_AT_MOST: Final = 100
 
-SCHEMA: Final = """
-    CREATE TABLE IF NOT EXISTS sessions (
+SCHEMA: Final = (
+    """
+    CREATE TABLE sessions (
         key      BLOB PRIMARY KEY,
         data     BLOB NOT NULL,
         created  REAL NOT NULL,
@@ -65,8 +70,11 @@ SCHEMA: Final = """
         version  INTEGER NOT NULL,
         seal     BLOB NOT NULL
     ) WITHOUT ROWID
-"""
-INDEX: Final = "CREATE INDEX IF NOT EXISTS sessions_by_expiry ON sessions (expires)"
+    """,
+    "CREATE INDEX sessions_by_expiry ON sessions (expires)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
 
 LOAD: Final = "SELECT data, created, accessed, expires, version, seal FROM sessions WHERE key = ?"
 CREATE: Final = """
@@ -99,6 +107,9 @@ PURGE: Final = """
 KEYS: Final = "SELECT key FROM sessions WHERE expires > ? AND key > ? ORDER BY key LIMIT 1000"
 
 _NOTHING: Final = Delta()
+
+#: How long at most to wait for a lock before the next try: in seconds, about ten saves.
+LOCK_PAUSE: Final = 0.002
 
 #: The synchronous pragma for each level of durability.
 DURABILITY: Final = {"normal": "NORMAL", "full": "FULL"}
@@ -133,7 +144,7 @@ class FileStore:
         self._clock = clock
         self._last_sweep = clock()
         self._opened: set[_Connection] = set()
-        self._idle: deque[_Connection | None]
+        self._idle: _Places
         self._forget_connections()
         _living.add(self)
 
@@ -144,11 +155,13 @@ class FileStore:
         if not rows:
             return Missing.UNKNOWN
         data, created, accessed, expires, version, seal = rows[0]
-        if expires <= self._clock():
-            return Missing.EXPIRED
         try:
+            if expires <= self._clock():
+                return Missing.EXPIRED
             fields = unpack(data)
         except (ValueError, TypeError, RecursionError):
+            return Missing.CORRUPTED
+        if type(created) is not float or type(accessed) is not float or type(seal) is not bytes:
             return Missing.CORRUPTED
         return Record(fields, created, accessed, expires, version, seal)
 
@@ -160,7 +173,10 @@ class FileStore:
             raise KeyTaken
         if now - self._last_sweep >= SWEEP_EVERY:
             self._last_sweep = now
-            self.purge(SWEEP_AT_MOST)
+            try:
+                self.purge(SWEEP_AT_MOST)
+            except StoreError:
+                pass  # the record is stored; sweeping can wait
 
     def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
         now = self._clock()
@@ -193,10 +209,9 @@ class FileStore:
     def close(self) -> None:
         idle = self._idle
         self._idle = self._places()
-        for connection in idle:
-            if connection is not None:
-                self._opened.discard(connection)
-                connection.sql.close()
+        with self._returned:
+            self._returned.notify_all()
+        self._drain(idle)
 
     # -- optional powers ------------------------------------------------------------------------
 
@@ -218,14 +233,22 @@ class FileStore:
 
         Where there is no file yet, and *create* does not ask for one, it holds no rows.
         """
-        idle, connection = self._take()
+        idle, connection, until = self._take()
         try:
             if connection is None:
-                connection = self._open(create)
+                until = until or time.monotonic() + self._deadline
+                connection = self._open(create, until)
                 if connection is None:
                     return [], 0
             connection.delta = delta
-            cursor = connection.sql.execute(statement, values)
+            execute = connection.sql.execute
+            try:
+                cursor = execute(statement, values)
+            except sqlite3.OperationalError as error:
+                if not _is_locked(error):
+                    raise
+                until = until or time.monotonic() + self._deadline
+                cursor = _patiently(until, lambda: execute(statement, values))
             return cursor.fetchall(), cursor.rowcount
         except sqlite3.IntegrityError:
             raise KeyTaken from None
@@ -237,19 +260,22 @@ class FileStore:
                 if self._waiting:
                     with self._returned:
                         self._returned.notify()
-            elif connection is not None:  # the store was closed meanwhile
-                self._opened.discard(connection)
-                connection.sql.close()
+            else:  # the store was closed meanwhile
+                self._drop(connection)
+                idle.append(None)
+                with self._returned:
+                    self._returned.notify_all()
 
-    def _take(self) -> tuple[deque[_Connection | None], _Connection | None]:
-        """Take the connection used last, or None where one may be opened; and where to put it.
+    def _take(self) -> tuple[_Places, _Connection | None, float | None]:
+        """Take the connection used last, or None where one may be opened. Return where to put it
+        back, too, and if we had to wait, the end of the deadline.
 
         The pool is a deque of connections on top of places for more; its append and pop are
         atomic, and the condition below is only for those who find it empty.
         """
         idle = self._idle
         try:
-            return idle, idle.pop()
+            return idle, idle.pop(), None
         except IndexError:
             pass
         until = time.monotonic() + self._deadline
@@ -261,7 +287,7 @@ class FileStore:
                     # what comes back later notifies.
                     idle = self._idle
                     try:
-                        return idle, idle.pop()
+                        return idle, idle.pop(), until
                     except IndexError:
                         pass
                     left = until - time.monotonic()
@@ -270,24 +296,40 @@ class FileStore:
             finally:
                 self._waiting -= 1
 
-    def _places(self) -> deque[_Connection | None]:
+    def _places(self) -> _Places:
         return deque([None] * self._pool_size)
 
-    def _open(self, create: bool) -> _Connection | None:
-        if not self._path.exists():
+    def _drain(self, places: _Places) -> int:
+        """Close the connections that are not in use; return how many places are free."""
+        free = 0
+        while True:
+            try:
+                # One by one: whoever takes one at the same time has it alone.
+                connection = places.pop()
+            except IndexError:
+                return free
+            self._drop(connection)
+            free += 1
+
+    def _drop(self, connection: _Connection | None) -> None:
+        if connection is not None:
+            self._opened.discard(connection)
+            connection.sql.close()
+
+    def _open(self, create: bool, until: float) -> _Connection | None:
+        try:
+            os.stat(self._path)
+        except FileNotFoundError:
             if not create:
                 return None
             self._make_file()
-        sql = sqlite3.connect(
-            self._path,
-            # Below the deadline, so that what comes back in time is SQLite's own answer.
-            timeout=self._deadline * 0.9,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        except OSError as error:
+            raise _store_error(error) from error
+        # Without a timeout of SQLite's own: see _patiently.
+        sql = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         connection = _Connection(sql)
         try:
-            self._check_file(sql)
+            self._check_file(sql, until)
             sql.execute(f"PRAGMA synchronous = {DURABILITY[self._durability]}")
             sql.create_function("apply_delta", 1, connection.apply_delta, deterministic=False)
         except BaseException:
@@ -300,34 +342,38 @@ class FileStore:
         """Make an empty file that only its owner can read; SQLite gives its side files the
         same mode."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Whoever can write to the outer folder could put another in place of the inner one.
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
         except OSError as error:
-            raise StoreError(
-                f"the file store cannot make its file: {error.strerror or type(error).__name__}"
-            ) from error
+            raise _store_error(error) from error
 
-    def _check_file(self, sql: sqlite3.Connection) -> None:
-        application = _pragma(sql, "application_id")
-        if application == APPLICATION_ID and _pragma(sql, "user_version") == SCHEMA_VERSION:
+    def _check_file(self, sql: sqlite3.Connection, until: float) -> None:
+        """Prepare a file that is empty, and refuse one that is not ours, without a change."""
+        if _patiently(until, lambda: _is_prepared(sql, "BEGIN")):
             return
-        _set_wal(sql, self._deadline)
-        sql.execute("BEGIN IMMEDIATE")
-        try:
-            application, version = _pragma(sql, "application_id"), _pragma(sql, "user_version")
-            tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if application != APPLICATION_ID and (application or tables):
-                raise StoreError("the file store: the file is another program's, left as it is")
-            if version > SCHEMA_VERSION:
-                raise StoreError("the file store: the file is of a newer version, left as it is")
-            sql.execute(SCHEMA)
-            sql.execute(INDEX)
-            sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            sql.execute("COMMIT")
-        except BaseException:
-            sql.execute("ROLLBACK")
-            raise
+        _patiently(until, lambda: sql.execute("PRAGMA journal_mode = WAL"))
+        _patiently(until, lambda: _is_prepared(sql, "BEGIN IMMEDIATE", SCHEMA))
+
+    # -- forks ----------------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        """Close every connection; wait for those in use, but not longer than the deadline."""
+        idle, self._idle = self._idle, deque()
+        until = time.monotonic() + self._deadline
+        with self._returned:
+            self._waiting += 1
+            free = self._drain(idle)
+            while free < self._pool_size and (left := until - time.monotonic()) > 0:
+                self._returned.wait(left)
+                free += self._drain(idle)
+            self._waiting -= 1
+
+    def _after_fork(self) -> None:
+        self._idle = self._places()
+        with self._returned:
+            self._returned.notify_all()
 
     def _forget_connections(self) -> None:
         # What other threads were using at a fork must not even be collected: see rule 3.
@@ -336,6 +382,9 @@ class FileStore:
         self._idle = self._places()
         self._waiting = 0
         self._returned = threading.Condition()
+
+
+_Places = deque["_Connection | None"]
 
 
 class _Connection:
@@ -356,23 +405,55 @@ def _pragma(sql: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def _set_wal(sql: sqlite3.Connection, deadline: float) -> None:
-    # The one statement that does not wait for a lock by itself.
-    until = time.monotonic() + deadline
+def _is_prepared(sql: sqlite3.Connection, begin: str, schema: Sequence[str] = ()) -> bool:
+    """Whether the file is prepared, if it was not, by *schema*: in one transaction, because
+    another process may be at the same. Raises `StoreError` if the file is neither ours nor
+    empty."""
+    sql.execute(begin)
+    try:
+        application, version = _pragma(sql, "application_id"), _pragma(sql, "user_version")
+        if application != APPLICATION_ID and (application or _pragma(sql, "schema_version")):
+            raise StoreError("the file store: the file is another program's, left as it is")
+        if version > SCHEMA_VERSION:
+            raise StoreError("the file store: the file is of a newer version, left as it is")
+        if version < SCHEMA_VERSION:
+            for statement in schema:
+                sql.execute(statement)
+        sql.execute("COMMIT")
+    except BaseException:
+        if sql.in_transaction:  # some errors end it
+            sql.execute("ROLLBACK")
+        raise
+    return version == SCHEMA_VERSION
+
+
+def _patiently(until: float, call: Callable[[], T]) -> T:
+    """Repeat *call* as long as there is a lock in its way, and time left.
+
+    SQLite would wait by itself, but it sleeps up to 100 ms between two tries, and a few busy
+    writers never leave the lock free when it wakes up.
+    """
     while True:
         try:
-            sql.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
+            return call()
+        except sqlite3.OperationalError as error:
+            if not _is_locked(error) or time.monotonic() > until:
                 raise
-            time.sleep(0.005)
+        time.sleep(random.uniform(0, LOCK_PAUSE))  # noqa: S311 - only to spread out
 
 
-def _store_error(error: sqlite3.Error) -> StoreError:
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+def _is_locked(error: BaseException) -> bool:
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL"))
+
+
+def _store_error(error: sqlite3.Error | OSError) -> StoreError:
+    """What happened, without data and without the path."""
+    if isinstance(error, OSError):
+        return StoreError(f"the file store failed: {error.strerror or type(error).__name__}")
+    if _is_locked(error):
         return StoreTimeout("the file store: another process held the file too long")
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StoreError(f"the file store failed: {name}")
 
 
@@ -380,15 +461,32 @@ _living: weakref.WeakSet[FileStore] = weakref.WeakSet()
 _inherited: list[_Connection] = []
 
 
+#: One fork at a time: a second one would wait for places that the first has taken.
+_forking = threading.RLock()
+
+
 def _before_fork() -> None:
+    _forking.acquire()
     for store in list(_living):
-        store.close()
+        store._before_fork()
 
 
-def _after_fork() -> None:
+def _after_fork_in_parent() -> None:
+    for store in list(_living):
+        store._after_fork()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    global _forking
+    _forking = threading.RLock()
     for store in list(_living):
         store._forget_connections()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
