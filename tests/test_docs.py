@@ -36,7 +36,7 @@ FENCE = re.compile(
     r"(?P<mark><!-- (?P<word>[a-z ]+) -->\n+)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 
 #: The lines of the Pylons page "Hacking the session for no cookies", from the import to the end.
 RECIPE = """\
@@ -78,9 +78,7 @@ def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text("utf-8")
     for match in FENCE.finditer(text):
         line = text.count("\n", 0, match.start("code")) + 1
-        yield Block(
-            match["kind"], textwrap.dedent(match["code"]), line, match["word"] or ""
-        )
+        yield Block(match["kind"], textwrap.dedent(match["code"]), line, match["word"] or "")
 
 
 def name_of(page: Path) -> str:
@@ -92,9 +90,7 @@ def pages_with(kind: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
-def test_code_on_the_page_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block runs, after those before it, with nothing else prepared."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
