@@ -1,4 +1,4 @@
-"""The documentation keeps its word: its code runs, its settings are taken, its links lead somewhere.
+"""The documentation keeps its word: its code runs, its settings are taken, its links lead on.
 
 Every ```python block of a page runs, in order, in one namespace and one empty folder per page. A
 block that must not run has the comment `<!-- not run -->` on the line before it. Every ```ini
@@ -33,7 +33,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md")) + [path for path in [ROOT / "README.md"] if path.exists()]
 
 FENCE = re.compile(
-    r"(?P<mark><!-- (?P<word>[a-z ]+) -->\n+)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<code>.*?)^ *```$",
+    r"(?:<!-- (?P<word>[a-z ]+) -->\n+)?^ *```(?P<kind>\w*)\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
@@ -177,7 +177,7 @@ def test_settings_on_the_page_are_taken(
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_on_the_page_lead_somewhere(page: Path) -> None:
     """Relative links name a file that is there, and a heading that it has."""
-    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     for match in LINK.finditer(text):
         target, _, heading = match["target"].partition("#")
         if re.match(r"[a-z]+:", target):
