@@ -77,8 +77,12 @@ class Reply:
     def set(self, name: str, value: str) -> None:
         """Set a header, in place of what there is of it."""
         wanted = name.lower()
-        self.headerlist[:] = [pair for pair in self.headerlist if pair[0].lower() != wanted]
-        self.headerlist.append((name, value))
+        headers = self.headerlist
+        for there, _ in headers:
+            if there.lower() == wanted:
+                headers[:] = [pair for pair in headers if pair[0].lower() != wanted]
+                break
+        headers.append((name, value))
 
     def add_word(self, name: str, word: str) -> None:
         """Add *word* to a header that is a list, unless it or `*` is there."""
@@ -194,12 +198,12 @@ class Query(RawCarrier):
                 for name, _, value in (part.partition("=") for part in query.split("&"))
                 if unquote_plus(name) == self.name
             )
-        _, *found = ("&" + query).split(self._mark)
-        if not found:
+        found = ("&" + query).split(self._mark)
+        if len(found) < 2:
             return None
-        if len(found) > 1:
-            return _only(part.partition("&")[0] for part in found)
-        return found[0].partition("&")[0]
+        if len(found) > 2:
+            return _only(part.partition("&")[0] for part in found[1:])
+        return found[1].partition("&")[0]
 
     def __repr__(self) -> str:
         return f"Query({self.name!r})"

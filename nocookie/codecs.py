@@ -16,8 +16,9 @@ pass for a tag.
 `PickleCodec` takes whatever pickle takes. Unpickling runs what the bytes say, so it is used
 only on bytes that a secret has authenticated first.
 
-Encoded values start with the letter of their codec, `j` or `p`: after a change of
-`data_serializer` the values that are there can still be read.
+Encoded values start with a letter for their form: `j` JSON, `s` text in UTF-8, `i` an int, `p` a
+pickle. So after a change of `data_serializer` the values that are there can still be read, and
+the two commonest types skip the detours that the json module takes for them.
 """
 
 from __future__ import annotations
@@ -61,21 +62,30 @@ class JsonCodec:
 
     def dumps(self, value: Any) -> bytes:
         kind = type(value)
-        if kind is str:  # the json module takes a detour for what is not a container
-            return b"j" + _quote(value).encode("ascii")
-        if kind is int:
-            return b"j%d" % value
+        if kind is str:
+            try:
+                return b"s" + str.encode(value)
+            except UnicodeEncodeError:  # a lone surrogate; JSON can write it
+                pass
+        elif kind is int:
+            return b"i%d" % value
         return b"j" + _encode(_plain(value, 0)).encode("ascii")
 
     def loads(self, data: bytes) -> Any:
+        form = data[:1]
         try:
-            text = data.decode("ascii")
-            value, end = _decode(text, 1)
+            if form == b"s":
+                return data[1:].decode()
+            if form == b"i":
+                return int(data[1:])
+            if form == b"j":
+                text = data.decode("ascii")
+                value, end = _decode(text, 1)
+                if end == len(text):
+                    return value
         except _BAD_DATA as error:
             raise Undecodable(f"not JSON of ours: {type(error).__name__}") from None
-        if end != len(text) or text[0] != "j":
-            raise Undecodable("not a value of the JSON codec")
-        return value
+        raise Undecodable("not a value of the JSON codec")
 
 
 class PickleCodec:
@@ -106,7 +116,6 @@ class PickleCodec:
 # -- from values to JSON --------------------------------------------------------------------
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_quote = json.encoder.encode_basestring_ascii
 
 #: What JSON gives back as it got it. Exact types: True is not 1 here, and an IntEnum not int.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})

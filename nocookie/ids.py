@@ -16,13 +16,15 @@ import hashlib
 import hmac
 import os
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, Protocol
 
 from nocookie.sealing import Keyed, derive
 
-__all__ = ["FINGERPRINT_LENGTH", "GatewayIds", "IdScheme", "Ids", "RandomIds", "SignedIds"]
+__all__ = ["FINGERPRINT_LENGTH", "GatewayIds", "IdScheme", "NotAnId", "RandomIds", "SignedIds"]
 
 #: How much of a store key names a session in logs and commands: 40 bits, enough to tell a
 #: million sessions apart, far too few to find the id.
@@ -40,54 +42,56 @@ GRAMMAR: Final = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
 GATEWAY_ID_LENGTH: Final = 256
 
 
+#: How many store keys a process remembers. A client sends one id many times within a short
+#: while, and to look its key up is ten times cheaper than to check the id and hash it again.
+REMEMBERED: Final = 1024
+
+
+class NotAnId(Exception):
+    """A text that we cannot have issued. Never leaves the library."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        #: `malformed` or `forged`.
+        self.reason = reason
+
+
 class IdScheme(Protocol):
-    """How ids are made and recognised. `checked` does no I/O and never raises."""
+    """How ids are made and recognised."""
 
     #: Whether a well-formed id that the store does not know may be used for a new session.
     adopts: bool
+    #: Return the store key of a text, or raise `NotAnId`: nothing of another length or alphabet
+    #: goes further. Does no I/O.
+    key: Callable[[str], str]
 
     def new(self) -> str:
         """Return an id that nobody could have guessed, or raise OSError: never a weaker one."""
         ...
 
-    def checked(self, text: object) -> str | None:
-        """Return why *text* cannot be an id of ours ("malformed", "forged"), or None if it can."""
-        ...
 
-    def key(self, id: str) -> str:
-        """Return the store key of an id that passed `checked`."""
-        ...
-
-
-class Ids:
-    """What the two schemes of our own have in common: the grammar and the store key."""
+class RandomIds:
+    """Without a secret: 256 random bits."""
 
     adopts = False
-    _matches = staticmethod(re.compile(GRAMMAR, re.ASCII).fullmatch)
-    _digest = hashlib.blake2b(digest_size=32)
 
-    def key(self, id: str) -> str:
-        digest = self._digest.copy()  # cheaper than to set up another
-        digest.update(id.encode())
-        return digest.hexdigest()
-
-
-class RandomIds(Ids):
-    """Without a secret: 256 random bits."""
+    def __init__(self) -> None:
+        self.key = _remembered(self._key)
 
     def new(self) -> str:
         return _text(os.urandom(ID_BYTES))
 
-    def checked(self, text: object) -> str | None:
-        if type(text) is str and self._matches(text):
-            return None
-        return "malformed"
+    def _key(self, text: str) -> str:
+        if not _matches(text):
+            raise NotAnId("malformed")
+        return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
 
-class SignedIds(Ids):
+class SignedIds(RandomIds):
     """With a secret: 160 random bits and a MAC. The first secret signs, all of them verify."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__()
         size = ID_BYTES - RANDOM_BYTES
         self._macs = [Keyed(derive(s, "nocookie id"), size) for s in secrets]
 
@@ -95,15 +99,14 @@ class SignedIds(Ids):
         random = os.urandom(RANDOM_BYTES)
         return _text(random + self._macs[0](random))
 
-    def checked(self, text: object) -> str | None:
-        if type(text) is not str or not self._matches(text):
-            return "malformed"
+    def _key(self, text: str) -> str:
+        key = super()._key(text)
         raw = urlsafe_b64decode(text + "=")
         random, mac = raw[:RANDOM_BYTES], raw[RANDOM_BYTES:]
         for expected in self._macs:
             if hmac.compare_digest(expected(random), mac):
-                return None
-        return "forged"
+                return key
+        raise NotAnId("forged")
 
 
 class GatewayIds:
@@ -118,19 +121,27 @@ class GatewayIds:
 
     def __init__(self, id_key: str) -> None:
         self._digest = Keyed(derive(id_key, "nocookie gateway id"), 32)
-        self._own = RandomIds()
+        self.key = _remembered(self._key)
 
     def new(self) -> str:
-        return self._own.new()
+        return _text(os.urandom(ID_BYTES))
 
-    def checked(self, text: object) -> str | None:
-        if type(text) is str and 0 < len(text) <= GATEWAY_ID_LENGTH and text.isprintable():
-            return None
-        return "malformed"
+    def _key(self, text: str) -> str:
+        if 0 < len(text) <= GATEWAY_ID_LENGTH and text.isprintable():
+            return self._digest(text.encode()).hex()
+        raise NotAnId("malformed")
 
-    def key(self, id: str) -> str:
-        return self._digest(id.encode()).hex()
+
+_matches: Final = re.compile(GRAMMAR, re.ASCII).fullmatch
+
+
+def _remembered(key: Callable[[str], str]) -> Callable[[str], str]:
+    # What is no id raises, and what raises is not remembered.
+    return lru_cache(REMEMBERED)(key)
+
+
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def _text(raw: bytes) -> str:
-    return urlsafe_b64encode(raw)[:43].decode("ascii")
+    return b2a_base64(raw).translate(_URL_SAFE)[:43].decode("ascii")

@@ -15,6 +15,7 @@ from webob import Request
 from nocookie.carriers import AmbiguousId, Carrier, Cookie, Header, RawCarrier, Reply, carriers_from
 from nocookie.errors import NocookieError
 from nocookie.events import emit
+from nocookie.ids import NotAnId
 from nocookie.options import resolve
 from nocookie.sessions import Backend, Presented, Session, SessionObject
 
@@ -39,6 +40,7 @@ class SessionManager:
         self._readers = [(carrier, _reader(carrier)) for carrier in self.carriers]
         self.id_header: str | None = settings["id_header"]
         self.backend = Backend(settings)
+        self._key = self.backend.ids.key
         self._in_url = any(getattr(carrier, "in_url", False) for carrier in self.carriers)
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
 
@@ -46,31 +48,29 @@ class SessionManager:
         """Return the session of this request; nothing is loaded yet."""
         return SessionObject(self, environ)
 
-    def find(self, environ: WSGIEnvironment) -> Presented:
-        """Return what the client presented: every id that could be ours, or why there is none."""
-        presented: tuple[tuple[str, Carrier], ...] = ()
+    def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
+        """Return the ids that could be ours, and for when there is none the reason."""
+        presented: Presented = ()
         reason = "absent"
         for carrier, read in self._readers:
-            why: str | None
             try:
                 text = read(environ)
                 if text is None:
                     continue
-                why = self.backend.ids.checked(text)
+                presented += ((text, self._key(text), carrier),)
+                continue
+            except NotAnId as error:
+                why = error.reason
             except AmbiguousId:
                 why = "ambiguous"
             except Exception as error:  # a finder is anybody's code: it costs the id, no more
                 emit("finder failed", type(error).__name__)
                 continue
-            if why is None:
-                presented += ((text, carrier),)
-            elif reason == "absent":
+            if reason == "absent":
                 reason = why
-        if not presented:
-            return reason
-        if len(presented) > 1 and len({id for id, _ in presented}) > 1:
+        if len(presented) > 1 and len({id for id, _, _ in presented}) > 1:
             emit("conflict", "one request, several ids")
-        return presented
+        return presented, reason
 
     def commit(self, session: SessionObject, reply: Reply) -> None:
         """Save what the application saved, and tell the client its id if it must be told.
@@ -83,29 +83,37 @@ class SessionManager:
         real._commit()
         for name in self._vary:
             reply.add_word("Vary", name)
+        if real._id is real._given:
+            return  # the client has it, or there is none
         if real.must_propagate:
             self._propagate(real, reply)
-        elif real._ended:
-            brought_by = real._brought_by
-            if brought_by is not None:
-                brought_by.forget(reply)
+        elif real._ended and real._brought_by is not None:
+            real._brought_by.forget(reply)
 
     def _propagate(self, session: Session, reply: Reply) -> None:
-        id = session.id
-        brought_by = session._brought_by
-        carriers = (brought_by,) if brought_by is not None else self.carriers
-        if not any(carrier.place(id, reply) for carrier in carriers):
+        """Give the client its id, and keep the response from carrying it any further."""
+        headers = reply.headerlist
+        before = len(headers)
+        if not self._placed(session, reply):
             if self.id_header is None:
                 return
-            reply.announce(self.id_header, id)
-        for name, value in reply.headerlist:
-            if _CONTROLS.search(name) or _CONTROLS.search(value):
+            reply.announce(self.id_header, session.id)
+        for name, value in headers[before:]:
+            if _CONTROLS.search(name + value):
                 raise NocookieError("a carrier made a header with a control character in it")
         reply.set("Cache-Control", "no-store")
         if self._in_url:
-            policies = [v.lower() for n, v in reply.headerlist if n.lower() == "referrer-policy"]
+            policies = [v.lower() for n, v in headers if n.lower() == "referrer-policy"]
             if not policies or policies[-1] not in _STRICT_REFERRER:
                 reply.set("Referrer-Policy", "same-origin")
+
+    def _placed(self, session: Session, reply: Reply) -> bool:
+        # What the client proved that it can carry is what it gets back.
+        brought_by = session._brought_by
+        for carrier in self.carriers if brought_by is None else (brought_by,):
+            if carrier.place(session.id, reply):
+                return True
+        return False
 
 
 def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
@@ -125,15 +133,16 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
     return carriers_from(settings["find_id"])
 
 
-def _reader(carrier: Carrier) -> Callable[[WSGIEnvironment], Any]:
+def _reader(carrier: Carrier) -> Callable[[WSGIEnvironment], str | None]:
     """Return what asks one carrier. Ours read the environ; others get a WebOb request."""
     if isinstance(carrier, RawCarrier):
         return carrier.read
 
-    def read(environ: WSGIEnvironment) -> Any:
+    def read(environ: WSGIEnvironment) -> str | None:
         text: Any = carrier.find(Request(environ))
-        if text is not None and type(text) is not str:
-            emit("finder failed", f"returned {type(text).__name__}")
-        return text
+        if text is None or type(text) is str:
+            return text
+        emit("finder failed", f"returned {type(text).__name__}")
+        raise NotAnId("malformed")
 
     return read

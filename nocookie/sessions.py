@@ -35,7 +35,7 @@ from nocookie.errors import (
     ValueRefused,
 )
 from nocookie.events import emit
-from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, RandomIds, SignedIds
+from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, RandomIds, SignedIds
 from nocookie.options import resolve
 from nocookie.sealing import BadSeal, Sealer
 from nocookie.stores import open_store
@@ -48,9 +48,9 @@ __all__ = ["Backend", "Opener", "Presented", "Session", "SessionObject"]
 
 T = TypeVar("T")
 
-#: What a client presented: the ids that could be ours, each with the carrier that brought it,
-#: the strongest first; or why there is none.
-Presented = tuple[tuple[str, Any], ...] | str
+#: The ids of a client that could be ours, each with its store key and the carrier that brought
+#: it, the strongest first.
+Presented = tuple[tuple[str, str, Any], ...]
 
 #: A touch is due when the last one is older than this many seconds, or than a twentieth of the
 #: idle timeout: the session may then end up to 5 % early, and reads stay reads.
@@ -96,15 +96,16 @@ class Backend:
         type = settings["type"] or ("file" if settings["data_dir"] else "memory")
         self.store: Store = open_store(type, settings) if isinstance(type, str) else type
 
-    def presented(self, text: object) -> Presented:
-        """Check one text, however it came."""
+    def presented(self, text: object) -> tuple[Presented, str]:
+        """Check one text, however it came; return it, and why it is none of ours if it is not."""
         if text is None:
-            return "absent"
-        why = self.ids.checked(text)
-        if why is not None:
-            return why
-        assert isinstance(text, str)
-        return ((text, None),)
+            return (), "absent"
+        if not isinstance(text, str):
+            return (), "malformed"
+        try:
+            return ((text, self.ids.key(text), None),), ""
+        except NotAnId as error:
+            return (), error.reason
 
     def fingerprint(self, id: str) -> str:
         return self.ids.key(id)[:FINGERPRINT_LENGTH]
@@ -171,13 +172,13 @@ class Session(MutableMapping[str, Any]):
                 "set it where the middleware is made"
             )
         self._backend = backend
-        self._presented = backend.presented(id)
+        self._presented, self._reason = backend.presented(id)
 
     @classmethod
-    def _of(cls, backend: Backend, presented: Presented) -> Session:
+    def _of(cls, backend: Backend, presented: Presented, reason: str | None) -> Session:
         session = object.__new__(cls)
         session._backend = backend
-        session._presented = presented
+        session._presented, session._reason = presented, reason
         return session
 
     # -- what it is -----------------------------------------------------------------------------
@@ -270,6 +271,8 @@ class Session(MutableMapping[str, Any]):
             raise ValueRefused(str(key), f"keys are text, not {type(key).__name__}")
         self._values[key] = value
         self._changed[key] = self._pending = None
+        if key in self._deleted:
+            self._deleted -= {key}
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
@@ -325,7 +328,7 @@ class Session(MutableMapping[str, Any]):
         """Read the record again; changes that were not saved are dropped."""
         if self._key is not None:
             assert self._id is not None
-            self._presented = ((self._id, self._brought_by),)
+            self._presented = ((self._id, self._key, self._brought_by),)
         self._load()
 
     def save(self) -> None:
@@ -383,7 +386,7 @@ class Session(MutableMapping[str, Any]):
 
     def get_by_id(self, id: str) -> Session | None:
         """Return the session with another *id*, or None if the store does not know it."""
-        other = Session._of(self._backend, self._backend.presented(id))
+        other = Session._of(self._backend, *self._backend.presented(id))
         return None if other.is_new else other
 
     def incr(self, key: str, by: float = 1) -> Any:
@@ -439,39 +442,36 @@ class Session(MutableMapping[str, Any]):
     # -- loading --------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        backend, presented = self._backend, self._presented
-        if type(presented) is str:
-            reason = presented
-        else:
-            reason = ""
-            try:
-                for id, carrier in presented:  # type: ignore[str-unpack]
-                    key = backend.ids.key(id)
-                    found = backend.store.load(key)
-                    if type(found) is Record:
-                        why = self._accept(id, key, found)
-                        if why is None:
-                            self._given, self._brought_by = id, carrier
-                            if self._is_new is None:
-                                self._is_new = False
-                            return
-                    else:
-                        assert isinstance(found, Missing)
-                        why = found.value
-                    reason = reason or why
-                    if why != "unknown":
-                        emit(why, "", key[:FINGERPRINT_LENGTH])
-            except StoreError as error:
-                self._failed = "store"
-                emit("store error", str(error))
-                raise
+        backend = self._backend
+        why: str | None = None
+        try:
+            for id, key, carrier in self._presented:
+                found = backend.store.load(key)
+                if type(found) is Record:
+                    outcome = self._accept(id, key, found)
+                    if outcome is None:
+                        self._given, self._brought_by = id, carrier
+                        if self._is_new is None:
+                            self._is_new = False
+                        return
+                else:
+                    assert isinstance(found, Missing)
+                    outcome = found.value
+                why = why or outcome
+                if outcome != "unknown":
+                    emit(outcome, "", key[:FINGERPRINT_LENGTH])
+        except StoreError as error:
+            self._failed = "store"
+            emit("store error", str(error))
+            raise
         if self._is_new is None:
             self._is_new = True
-        if reason != "absent":
-            emit("refused", reason)
-        self._detach(reason)
-        if backend.ids.adopts and type(presented) is tuple:
-            self._id, self._brought_by = presented[0]
+        why = why or self._reason or "absent"
+        if why != "absent":
+            emit("refused", why)
+        self._detach(why)
+        if backend.ids.adopts and self._presented:
+            self._id, _, self._brought_by = self._presented[0]
             self._given = self._id
 
     def _accept(self, id: str, key: str, record: Record) -> str | None:
@@ -530,6 +530,8 @@ class Session(MutableMapping[str, Any]):
             self._detach("corrupted")
             self._is_new, self._given = True, None
             raise KeyError(key) from None
+        if type(value) in _COMPARED:
+            self._pending = None  # from here on it may change in place
         return value
 
     # -- saving ---------------------------------------------------------------------------------
@@ -538,12 +540,8 @@ class Session(MutableMapping[str, Any]):
         """Check that everything can be saved, and have the commit do it."""
         if self._values is None:
             self._load()
-        delta = self._checked_delta()
+        self._checked_delta()
         self._marked = True
-        # A container may still be changed in place: then only the commit knows what to write.
-        assert self._values is not None
-        if _IMMUTABLE.issuperset(map(type, self._values.values())):
-            self._pending = delta
 
     def _commit(self) -> None:
         """What the end of a request does to the store. Raises as `save`; a touch only
@@ -621,7 +619,9 @@ class Session(MutableMapping[str, Any]):
     def _settle(self, delta: Delta) -> None:
         """Remember that *delta* is stored."""
         self._stored = self._fields = merge(self._stored, delta)
-        self._changed, self._deleted, self._cleared = {}, frozenset(), False
+        self._changed = {}
+        if delta.deleted or delta.cleared:
+            self._deleted, self._cleared = frozenset(), False
         self._touch_due = False
 
     def _touch(self) -> None:
@@ -642,27 +642,35 @@ class Session(MutableMapping[str, Any]):
         left = self._created + backend.lifetime - backend.clock()
         if left <= 0:
             raise SessionGone("the session has reached the end of its lifetime")
-        return min(backend.timeout, left)
+        timeout = backend.timeout
+        return min(timeout, left)
 
     def _checked_delta(self) -> Delta:
         """Encode what changed, and check that the record can hold it. Raises `ValueRefused`."""
         assert self._values is not None
         changed, fields = self._changed, self._fields
         encoded: dict[str, bytes] = {}
+        final = True
         for name, value in self._values.items():
             if name in changed:
                 data = changed[name]
-                if data is None:
+                if type(value) not in _IMMUTABLE:
+                    # It may still change in place before the commit: not to be remembered.
+                    final = False
                     data = self._encoded(name, value)
-                    if type(value) in _IMMUTABLE:  # what else changes until the commit counts too
-                        changed[name] = data
+                elif data is None:
+                    data = changed[name] = self._encoded(name, value)
                 encoded[name] = data
-            elif type(value) in _COMPARED and self._differs(name, value, fields[name]):
-                encoded[name] = self._encoded(name, value)
+            elif type(value) in _COMPARED:
+                final = False
+                if self._differs(name, value, fields[name]):
+                    encoded[name] = self._encoded(name, value)
         limit = self._backend.max_size
         if encoded and sum(map(len, encoded.values())) + sum(map(len, fields.values())) > limit:
             self._check_size(encoded)
-        return Delta(encoded, self._deleted - encoded.keys(), self._cleared)
+        delta = Delta(encoded, self._deleted, self._cleared)
+        self._pending = delta if final else None
+        return delta
 
     def _encoded(self, name: str, value: Any) -> bytes:
         backend = self._backend
@@ -705,7 +713,7 @@ class Session(MutableMapping[str, Any]):
 
     def _draft(self, found: Record) -> Session:
         """A session on the record as it is stored now."""
-        draft = Session._of(self._backend, "")
+        draft = Session._of(self._backend, (), None)
         draft._id, draft._key, draft._nonce = self._id, self._key, self._nonce
         draft._created, draft._is_new, draft._reason = found.created, False, None
         draft._stored = found.fields
@@ -742,7 +750,7 @@ class Opener(Protocol):
 
     backend: Backend
 
-    def find(self, environ: WSGIEnvironment) -> Presented: ...
+    def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]: ...
 
 
 class _Params(dict[str, Any]):
@@ -776,7 +784,7 @@ class SessionObject(MutableMapping[str, Any]):
             if self._environ is None:
                 raise UnboundSessionError("the request of this session is over")
             manager = self._manager
-            session = self._sess = Session._of(manager.backend, manager.find(self._environ))
+            session = self._sess = Session._of(manager.backend, *manager.find(self._environ))
         return session
 
     def _get_current_obj(self) -> SessionObject:
@@ -796,7 +804,7 @@ class SessionObject(MutableMapping[str, Any]):
         and not the session that was in this place before.
         """
         backend = self._manager.backend
-        self._sess = Session._of(backend, backend.presented(id))
+        self._sess = Session._of(backend, *backend.presented(id))
 
     def save(self) -> None:
         """Have the session saved at the commit, before the response's first byte leaves.
