@@ -19,7 +19,7 @@ from typing import Any, Final
 from nocookie.errors import ConfigError
 from nocookie.stores.base import Store
 
-__all__ = ["ALIASES", "ENTRY_POINT_GROUP", "STORES", "open_store", "store_class"]
+__all__ = ["ALIASES", "ENTRY_POINT_GROUP", "STORES", "close_all", "open_store", "store_class"]
 
 ENTRY_POINT_GROUP: Final = "nocookie.stores"
 
@@ -31,6 +31,9 @@ STORES: Final[Mapping[str, str]] = {
 
 #: Beaker's names, and what succeeds them here.
 ALIASES: Final[Mapping[str, str]] = {"dbm": "file"}
+
+#: `*args` and `**kwargs` of a constructor: they name nothing, so they get nothing.
+_REST: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 
 _opened: dict[tuple[Any, ...], Store] = {}
 _lock = threading.Lock()
@@ -44,7 +47,10 @@ def store_class(type: str) -> Any:
         return getattr(importlib.import_module(module), name)
     found = entry_points(group=ENTRY_POINT_GROUP)
     if type in found.names:
-        return found[type].load()
+        try:
+            return found[type].load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"type = {type!r} cannot be loaded: {error}") from error
     known = sorted({*STORES, *found.names})
     near = difflib.get_close_matches(type, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
@@ -61,7 +67,8 @@ def open_store(type: str, options: Mapping[str, Any]) -> Store:
     taken = inspect.signature(cls).parameters
     chosen = {name: value for name, value in options.items() if name in taken and value is not None}
     for name, parameter in taken.items():
-        if parameter.default is parameter.empty and name not in chosen:
+        required = parameter.default is parameter.empty and parameter.kind not in _REST
+        if required and name not in chosen:
             raise ConfigError(f"type = {type!r} needs {name}")
     with _lock:
         # By process: what a fork inherits belongs to the parent.
@@ -78,4 +85,12 @@ def close_all() -> None:
             _opened.pop(key).close()
 
 
+def _after_fork() -> None:
+    # Another thread may have been opening a store at the fork; here nobody would ever be done.
+    global _lock
+    _lock = threading.Lock()
+
+
 atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
