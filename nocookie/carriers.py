@@ -98,7 +98,8 @@ class Carrier(Protocol):
     """What a carrier has to have. Third parties need not inherit from anything here.
 
     Optional attributes: `vary`, the request header it reads (for `Vary`); `in_url`, true where
-    the id is part of a URL.
+    the id is part of a URL; `prepare(environ)`, called before the application runs, for what
+    must be read or taken away before it sees the request.
     """
 
     def find(self, request: Request) -> str | None:
@@ -213,30 +214,41 @@ class Query(RawCarrier):
 FORM_LIMIT: Final = 65536
 
 
+#: Where a form waits between `prepare` and `read`.
+_FORM: Final = "nocookie.form"
+
+
 class Form(RawCarrier):
     """The id in a field of an urlencoded form, posted with up to 64 KiB.
 
-    The body is read once and given to the application whole. Leaks: not by URL; by the page that
-    holds the field, when it is saved or cached. Multipart forms are not read.
+    The body is read before the application runs, which may read it by whatever means it has, and
+    is given to it whole. Leaks: not by URL; by the page that holds the field, when it is saved or
+    cached. Multipart forms are not read.
     """
 
     def __init__(self, name: str = "sid") -> None:
         self.name = _token(name, "a field name")
         self._query = Query(name)
 
-    def read(self, environ: WSGIEnvironment) -> str | None:
+    def prepare(self, environ: WSGIEnvironment) -> None:
         kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-        if kind != "application/x-www-form-urlencoded":
-            return None
+        if kind != "application/x-www-form-urlencoded" or _FORM in environ:
+            return
         try:
             length = int(environ.get("CONTENT_LENGTH") or 0)
         except ValueError:
-            return None
-        if not 0 < length <= FORM_LIMIT:
-            return None
-        body = environ["wsgi.input"].read(length)
-        environ["wsgi.input"] = io.BytesIO(body)
+            return
+        if 0 < length <= FORM_LIMIT:
+            body = environ[_FORM] = environ["wsgi.input"].read(length)
+            environ["wsgi.input"] = io.BytesIO(body)
+
+    def read(self, environ: WSGIEnvironment) -> str | None:
+        body: bytes = environ.get(_FORM, b"")
         return self._query.read({"QUERY_STRING": body.decode("latin-1")})
+
+    def find(self, request: Request) -> str | None:
+        self.prepare(request.environ)
+        return self.read(request.environ)
 
     def __repr__(self) -> str:
         return f"Form({self.name!r})"

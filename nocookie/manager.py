@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from webob import Request
 
 from nocookie.carriers import AmbiguousId, Carrier, Cookie, Header, RawCarrier, Reply, carriers_from
-from nocookie.errors import NocookieError
+from nocookie.errors import ConfigError, NocookieError
 from nocookie.events import emit
 from nocookie.ids import NotAnId
 from nocookie.options import resolve
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = ["SessionManager"]
+
+#: 16 characters at random are 96 bits; a phrase of that length is less, and still beyond trying.
+SHORT_SECRET: Final = 16
 
 #: Referrer policies (W3C) under which an id in a URL stays with its origin.
 _STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
@@ -41,11 +44,22 @@ class SessionManager:
         self.id_header: str | None = settings["id_header"]
         self.backend = Backend(settings)
         self._key = self.backend.ids.key
-        self._in_url = any(getattr(carrier, "in_url", False) for carrier in self.carriers)
+        for secret in settings["secret"] or ():
+            if len(secret) < SHORT_SECRET:
+                emit("misfit", f"a secret of fewer than {SHORT_SECRET} characters can be guessed")
+        self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
+        self._prepare = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
+        if self._in_url and self.backend.ids.adopts:
+            raise ConfigError(
+                "strict = False goes with no URL carrier: anybody could send out links with an id "
+                "that the visitor's session would then be stored under"
+            )
 
     def open(self, environ: WSGIEnvironment) -> SessionObject:
         """Return the session of this request; nothing is loaded yet."""
+        for prepare in self._prepare:
+            prepare(environ)
         return SessionObject(self, environ)
 
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
@@ -83,6 +97,8 @@ class SessionManager:
         real._commit()
         for name in self._vary:
             reply.add_word("Vary", name)
+        if self._in_url:
+            self._keep_url_in(real, reply)
         if real._id is real._given:
             return  # the client has it, or there is none
         if real.must_propagate:
@@ -102,10 +118,15 @@ class SessionManager:
             if _CONTROLS.search(name + value):
                 raise NocookieError("a carrier made a header with a control character in it")
         reply.set("Cache-Control", "no-store")
-        if self._in_url:
-            policies = [v.lower() for n, v in headers if n.lower() == "referrer-policy"]
-            if not policies or policies[-1] not in _STRICT_REFERRER:
-                reply.set("Referrer-Policy", "same-origin")
+
+    def _keep_url_in(self, session: Session, reply: Reply) -> None:
+        """The page's address holds the id, or its links will: keep both from spreading."""
+        if not session.must_propagate and session._brought_by not in self._in_url:
+            return
+        reply.set("Cache-Control", "no-store")
+        policies = [v.lower() for n, v in reply.headerlist if n.lower() == "referrer-policy"]
+        if not policies or policies[-1] not in _STRICT_REFERRER:
+            reply.set("Referrer-Policy", "same-origin")
 
     def _placed(self, session: Session, reply: Reply) -> bool:
         # What the client proved that it can carry is what it gets back.

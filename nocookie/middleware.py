@@ -25,7 +25,7 @@ from nocookie.errors import SessionConflict, SessionGone, StoreError
 from nocookie.events import emit
 from nocookie.local import bind
 from nocookie.manager import SessionManager
-from nocookie.sessions import SessionObject
+from nocookie.sessions import Session, SessionObject
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -80,26 +80,24 @@ class SessionMiddleware:
             self._look(environ)
         bind(session)
         exchange = _Exchange(self.manager, session, environ, start_response)
+        body: Iterable[bytes] = ()
         try:
             body = self.app(environ, exchange.start)
+            if exchange.status and not exchange.sent:
+                exchange.send()
+            if type(body) is list or type(body) is tuple or _is_file(body, environ):
+                exchange.end()
+                return body
         except (StoreError, SessionConflict) as error:
             session._environ = None
+            _close(body)
             if exchange.sent:
                 raise
             return _failure(error, environ, start_response)
         except BaseException:
             session._environ = None
+            _close(body)
             raise
-        if exchange.status and not exchange.sent:
-            try:
-                exchange.send()
-            except (StoreError, SessionConflict) as error:
-                _close(body)
-                session._environ = None
-                return _failure(error, environ, start_response)
-        if type(body) is list or type(body) is tuple or _is_file(body, environ):
-            session._environ = None
-            return body
         return _Body(body, exchange, copy_context())
 
     def _look(self, environ: WSGIEnvironment) -> None:
@@ -159,6 +157,13 @@ class _Exchange(Reply):
         self.sent = True
         self._server_write = self._start_response(self.status, self.headerlist)
 
+    def end(self) -> None:
+        """The application is done: nothing of it runs any more."""
+        session = self.session
+        if session._sess is not None and self.sent:
+            _save_late(session._sess)
+        session._environ = None
+
 
 class _Body:
     """A body that is made while it is sent."""
@@ -204,10 +209,7 @@ class _Body:
         try:
             self._close_app_body()
         finally:
-            session = self._exchange.session
-            if self._exchange.sent:
-                _save_late(session)
-            session._environ = None
+            self._exchange.end()
 
     def _close_app_body(self) -> None:
         body, self._app_body = self._app_body, None
@@ -215,21 +217,21 @@ class _Body:
             _close(body)
 
 
-def _save_late(session: SessionObject) -> None:
+def _save_late(session: Session) -> None:
     """Write what was saved after the commit: into a record that exists, under the id that the
     client has. Anything else cannot be done any more, and is reported."""
-    real = session._sess
-    if real is None or real._values is None:
+    if not session._marked and not session._backend.auto:
         return
     try:
-        if not real._marked and not (real._backend.auto and real._has_changes()):
+        if not session._marked and not session._has_changes():
             return
-        if real._key is None or real._is_moving():
-            emit("lost", "a new session or id, saved after the response began", real._named())
+        if session._key is None or session._is_moving():
+            emit("lost", "a new session or id, saved after the response began", session._named())
             return
-        real.save()
+        session.save()
     except Exception as error:  # the response is out: nobody is left to be told but the log
-        emit("lost", f"saved after the response began: {type(error).__name__}", real._named())
+        detail = f"saved after the response began: {type(error).__name__}"
+        emit("lost", detail, session._named())
 
 
 # -- answers of our own --------------------------------------------------------------------------

@@ -272,6 +272,12 @@ REFUSED: Final[Mapping[str, str]] = {
     "encrypt_nonce_bits": "there is one kind of encryption; leave it out",
     "save_accessed_time": "the access time is kept apart from the data and never costs a "
     "request its changes; for no idle timeout set timeout = none",
+    "cookie_expires": "the cookie ends with the browser's session, and the session by timeout and "
+    "lifetime; leave it out",
+    "id": "use session.rebuild(id), or Session({}, id=...)",
+    "namespace_class": "give a store object as type",
+    "session_class": "give a store object as type, or wrap the session",
+    "webtest_varname": "read environ['nocookie.session'] in the test",
     "invalidate_corrupt": "a corrupted record is always a new session with reason 'corrupted'; "
     "leave it out",
 }

@@ -295,11 +295,17 @@ class Session(MutableMapping[str, Any]):
         if self._values is None:
             self._load()
         assert self._values is not None
-        # A list, because reading values while iterating adds to them.
+        # Who iterates reads the values next. One that cannot be read makes the session new, and
+        # then there is nothing to iterate over: so they are read first.
+        for name in self._fields:
+            self.get(name)
         return iter([*self._fields, *(name for name in self._values if name not in self._fields)])
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        if self._values is None:
+            self._load()
+        assert self._values is not None
+        return len(self._fields.keys() | self._values.keys())
 
     def has_key(self, key: str) -> bool:
         """As `in`: Beaker's name for it."""
@@ -403,8 +409,9 @@ class Session(MutableMapping[str, Any]):
         """Change the stored session by compare-and-set, now; return what *change* returned.
 
         *change* gets the session as it is stored, without what this request has not saved, and
-        is called again whenever another writer came first: it must do nothing else. On a session
-        that is not stored yet it is applied to this one, which is then saved.
+        is called again whenever another writer came first: it must do nothing else. A session
+        that is not stored yet is changed as it is, and stored when it is saved; in a request,
+        that is at the commit.
 
         Raises `SessionGone`, `SessionConflict` if others kept winning, `StoreError`.
         """

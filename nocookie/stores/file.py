@@ -136,7 +136,7 @@ class FileStore:
     ) -> None:
         if durability not in DURABILITY:
             raise ConfigError(f"durability is normal or full, not {durability!r}")
-        self._folder = Path(data_dir) / "sessions"
+        self._folder = Path(os.path.abspath(data_dir)) / "sessions"
         self._path = self._folder / "sessions.db"
         self._durability = durability
         self._pool_size = pool_size

@@ -1,0 +1,97 @@
+"""What several test files need: a server that follows the rules, and stores that fail."""
+
+from webob import Request
+
+from nocookie.errors import SessionGone, StoreError
+from nocookie.stores.memory import MemoryStore
+
+
+class Answer:
+    """What a server saw of one request, in order."""
+
+    def __init__(self):
+        self.log = []
+        self.status = None
+        self.headers = []
+        self.body = b""
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info is not None and self.body:
+            raise exc_info[1]
+        self.log.append("head")
+        self.status, self.headers = status, headers
+        return self.write
+
+    def write(self, data):
+        self.log.append("write")
+        self.body += data
+
+    def header(self, name):
+        values = [value for key, value in self.headers if key.lower() == name.lower()]
+        assert len(values) < 2, values
+        return values[0] if values else None
+
+    @property
+    def id(self):
+        return self.header("X-Session-Id")
+
+
+def serve(app, id=None, path="/", environ=None, **options):
+    """Make one request, as a server would."""
+    answer = Answer()
+    if environ is None:
+        environ = Request.blank(path, **options).environ
+        if id is not None:
+            environ["HTTP_X_SESSION_ID"] = id
+    body = app(environ, answer.start_response)
+    try:
+        for chunk in body:
+            answer.log.append("chunk")
+            answer.body += chunk
+    finally:
+        if hasattr(body, "close"):
+            body.close()
+    return answer
+
+
+class CountingStore(MemoryStore):
+    """Counts trips, and fails on demand."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.trips = []
+        #: What to raise, by the name of the call.
+        self.failing = {}
+
+    def _trip(self, name):
+        self.trips.append(name)
+        if name in self.failing:
+            raise self.failing[name]
+
+    def load(self, key):
+        self._trip("load")
+        return super().load(key)
+
+    def create(self, key, record, ttl):
+        self._trip("create")
+        super().create(key, record, ttl)
+
+    def save(self, key, delta, ttl, expect=None):
+        self._trip("save")
+        super().save(key, delta, ttl, expect)
+
+    def touch(self, key, ttl):
+        self._trip("touch")
+        super().touch(key, ttl)
+
+    def rotate(self, old, new, delta, seal, ttl):
+        self._trip("rotate")
+        super().rotate(old, new, delta, seal, ttl)
+
+    def destroy(self, key):
+        self._trip("destroy")
+        super().destroy(key)
+
+    def fail(self, *calls, gone=False):
+        error = SessionGone("gone, for the test") if gone else StoreError("down, for the test")
+        self.failing = dict.fromkeys(calls, error)

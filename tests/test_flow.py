@@ -1,0 +1,658 @@
+"""The commit point: when a request writes, once, before the first byte leaves."""
+
+import sys
+import wsgiref.validate
+from wsgiref.util import FileWrapper
+
+import pytest
+from helpers import CountingStore, serve
+from webob import Request
+
+import nocookie
+from nocookie import Header, Query, SessionMiddleware, session
+
+
+@pytest.fixture
+def store():
+    return CountingStore()
+
+
+@pytest.fixture
+def wrap(store):
+    def wrap(app, **options):
+        options.setdefault("use_cookies", False)
+        return SessionMiddleware(app, type=store, **options)
+
+    return wrap
+
+
+def stored(middleware, id):
+    """What is stored under *id*, or None."""
+    found = nocookie.Session({}, id, backend=middleware.manager.backend)
+    return None if found.is_new else dict(found)
+
+
+def test_a_returned_list_is_committed_before_the_head_leaves(wrap, store):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [])
+        assert store.trips == []
+        return [b"body"]
+
+    answer = serve(wrap(app))
+    assert store.trips == ["create"]
+    assert answer.log == ["head", "chunk"]
+    assert answer.id
+
+
+def test_a_generator_is_committed_before_its_first_chunk_leaves(wrap, store):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [])
+        yield b"one"
+        assert store.trips == ["create"]
+        yield b"two"
+
+    answer = serve(wrap(app))
+    assert (answer.body, answer.log) == (b"onetwo", ["head", "chunk", "chunk"])
+    assert answer.id
+
+
+def test_a_lazy_body_is_committed_when_the_application_returns_it(wrap, store):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [])
+
+        def body():
+            assert store.trips == ["create"]
+            yield b"one"
+
+        return body()
+
+    assert serve(wrap(app)).id
+
+
+def test_write_commits_first(wrap, store):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        write = start_response("200 OK", [])
+        assert store.trips == []
+        write(b"written")
+        assert store.trips == ["create"]
+        return [b"returned"]
+
+    answer = serve(wrap(app))
+    assert (answer.body, answer.log) == (b"writtenreturned", ["head", "write", "chunk"])
+    assert answer.id
+
+
+def test_a_body_without_chunks_is_committed(wrap, store):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("204 No Content", [])
+        return
+        yield
+
+    answer = serve(wrap(app))
+    assert (answer.status, answer.body, store.trips) == ("204 No Content", b"", ["create"])
+
+
+def test_an_empty_chunk_before_the_head_is_passed_on(wrap):
+    def app(environ, start_response):
+        yield b""
+        start_response("200 OK", [])
+        yield b"late"
+
+    answer = serve(wrap(app))
+    assert (answer.status, answer.body) == ("200 OK", b"late")
+
+
+def test_an_application_that_raises_commits_nothing(wrap, store):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        serve(wrap(app))
+    assert store.trips == []
+
+
+def test_a_generator_that_raises_before_its_first_chunk_commits_nothing(wrap, store):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [])
+        raise ZeroDivisionError
+        yield
+
+    with pytest.raises(ZeroDivisionError):
+        serve(wrap(app))
+    assert store.trips == []
+
+
+def test_exc_info_replaces_the_head_that_has_not_left(wrap):
+    def app(environ, start_response):
+        start_response("200 OK", [("X-First", "1")])
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            start_response("500 Oops", [("X-Second", "2")], sys.exc_info())
+        return [b"sorry"]
+
+    answer = serve(wrap(app))
+    assert (answer.status, answer.headers) == ("500 Oops", [("X-Second", "2")])
+    assert answer.log == ["head", "chunk"]
+
+
+def test_exc_info_after_the_head_left_raises_the_error(wrap):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        yield b"begun"
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            start_response("500 Oops", [], sys.exc_info())
+        yield b"never"
+
+    with pytest.raises(ZeroDivisionError):
+        serve(wrap(app))
+
+
+def test_two_heads_without_exc_info_are_an_error(wrap):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        start_response("200 OK", [])
+        return []
+
+    with pytest.raises(AssertionError):
+        serve(wrap(app))
+
+
+def test_a_shared_header_list_is_never_changed(wrap):
+    shared = [("Content-Type", "text/plain")]
+
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", shared)
+        return [b""]
+
+    middleware = wrap(app)
+    assert serve(middleware).id != serve(middleware).id
+    assert shared == [("Content-Type", "text/plain")]
+
+
+def test_close_is_called_once_whether_or_not_the_body_is_read(wrap):
+    closed = []
+
+    class Body:
+        def __iter__(self):
+            return iter([b"x"])
+
+        def close(self):
+            closed.append(session["a"])  # the session is still bound
+
+    def app(environ, start_response):
+        session["a"] = "mine"
+        start_response("200 OK", [])
+        return Body()
+
+    serve(wrap(app))
+    body = wrap(app)(Request.blank("/").environ, lambda *_: None)
+    body.close()
+    assert closed == ["mine", "mine"]
+
+
+def test_a_file_is_handed_to_the_server_as_it_is(wrap, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](open(file, "rb"))
+
+    environ = Request.blank("/").environ
+    environ["wsgi.file_wrapper"] = FileWrapper
+    body = wrap(app)(environ, lambda *_: None)
+    assert type(body) is FileWrapper
+    body.close()
+
+
+# -- late changes --------------------------------------------------------------------------------
+
+
+def test_a_late_save_is_written_when_the_body_is_closed(wrap, store):
+    def app(environ, start_response):
+        session["early"] = 1
+        session.save()
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            session["late"] = 2
+            session.save()
+            yield b"two"
+
+        return body()
+
+    middleware = wrap(app)
+    answer = serve(middleware)
+    assert stored(middleware, answer.id) == {"early": 1, "late": 2}
+
+
+def test_a_late_first_save_cannot_be_told_and_is_reported(wrap, store, caplog):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            session["late"] = 2
+            session.save()
+
+        return body()
+
+    assert serve(wrap(app)).id is None
+    assert "create" not in store.trips
+    assert [r.event for r in caplog.records if r.levelname == "WARNING"] == ["lost"]
+
+
+def test_a_late_rotation_is_not_done_and_is_reported(wrap, store, caplog):
+    def app(environ, start_response):
+        if session.is_new:
+            session["a"] = 1
+            session.save()
+            start_response("200 OK", [])
+            return [b""]
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            session.regenerate_id()
+
+        return body()
+
+    middleware = wrap(app)
+    id = serve(middleware).id
+    serve(middleware, id)
+    assert stored(middleware, id) == {"a": 1}
+    assert [r.event for r in caplog.records if r.levelname == "WARNING"] == ["lost"]
+
+
+def test_a_late_save_of_a_session_that_ended_is_reported(wrap, store, caplog):
+    def app(environ, start_response):
+        session["a"] = session.get("a", 0) + 1
+        session.save()
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            nocookie.Session({}, session.id, backend=middleware.manager.backend).delete()
+            session["late"] = 2
+            session.save()
+
+        return body()
+
+    middleware = wrap(app)
+    id = serve(middleware).id
+    assert stored(middleware, id) is None
+    assert "lost" in [r.event for r in caplog.records if r.levelname == "WARNING"]
+
+
+# -- several passes ------------------------------------------------------------------------------
+
+
+def test_nested_middleware_is_one_session_one_load_and_one_commit(wrap, store):
+    def app(environ, start_response):
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+        start_response("200 OK", [])
+        return [str(session["n"]).encode()]
+
+    middleware = wrap(wrap(app))
+    first = serve(middleware)
+    assert store.trips == ["create"]
+    assert [name for name, _ in first.headers].count("X-Session-Id") == 1
+    store.trips.clear()
+    assert serve(middleware, first.id).body == b"2"
+    assert store.trips == ["load", "save"]
+
+
+def test_an_internal_redirect_keeps_the_session_and_tells_it_once(wrap, store):
+    def app(environ, start_response):
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+        status = "404 Not Found" if environ["PATH_INFO"] == "/missing" else "200 OK"
+        start_response(status, [])
+        return [str(session["n"]).encode()]
+
+    middleware = wrap(app)
+
+    def error_documents(environ, start_response):
+        said = []
+        body = middleware(environ, lambda *args: said.append(args))
+        if said[0][0].startswith("404"):
+            environ["PATH_INFO"] = "/error-page"
+            return middleware(environ, start_response)
+        start_response(*said[0])
+        return body
+
+    answer = serve(error_documents, path="/missing")
+    assert (answer.status, answer.body) == ("200 OK", b"2")
+    assert store.trips == ["create", "save"]
+    assert stored(middleware, answer.id) == {"n": 2}
+
+
+def test_two_middlewares_under_two_keys_are_two_sessions(store):
+    def app(environ, start_response):
+        environ["a.session"]["who"] = "a"
+        environ["a.session"].save()
+        environ["b.session"]["who"] = "b"
+        environ["b.session"].save()
+        start_response("200 OK", [])
+        return [b""]
+
+    inner = SessionMiddleware(
+        app, environ_key="b.session", use_cookies=False, type=store, find_id=Header("X-B")
+    )
+    outer = SessionMiddleware(
+        inner, environ_key="a.session", use_cookies=False, type=store, find_id=Header("X-A")
+    )
+    answer = serve(outer)
+    assert stored(outer, answer.header("X-A")) == {"who": "a"}
+    assert stored(outer, answer.header("X-B")) == {"who": "b"}
+
+
+# -- what it costs -------------------------------------------------------------------------------
+
+
+def visit(environ, start_response):
+    kind = environ["PATH_INFO"]
+    if kind == "/read":
+        session.get("n")
+    elif kind == "/write":
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+    start_response("200 OK", [])
+    return [b""]
+
+
+@pytest.mark.parametrize(
+    ("path", "id", "trips"),
+    [
+        ("/", "known", []),
+        ("/read", None, []),
+        ("/read", "junk", []),
+        ("/read", "known", ["load"]),
+        ("/write", None, ["create"]),
+        ("/write", "junk", ["create"]),
+        ("/write", "known", ["load", "save"]),
+    ],
+)
+def test_trips_to_the_store_are_as_promised(wrap, store, path, id, trips):
+    middleware = wrap(visit)
+    known = serve(middleware, path="/write").id
+    store.trips.clear()
+    serve(middleware, known if id == "known" else id, path=path)
+    assert store.trips == trips
+
+
+def test_a_due_touch_costs_one_more_and_is_not_due_often(clock):
+    store = CountingStore(clock=clock)
+    middleware = SessionMiddleware(visit, use_cookies=False, type=store, clock=clock)
+    id = serve(middleware, path="/write").id
+    trips = []
+    for _ in range(7):
+        clock.advance(20)
+        store.trips.clear()
+        serve(middleware, id, path="/read")
+        trips.append("touch" in store.trips)
+    assert trips == [False, False, False, True, False, False, False]
+
+
+# -- headers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("touch", ["in", "len", "get", "is_new", "iter", "reason"])
+def test_vary_names_the_header_whenever_the_session_was_consulted(wrap, touch):
+    def app(environ, start_response):
+        {
+            "in": lambda: "a" in session,
+            "len": lambda: len(session),
+            "get": lambda: session.get("a"),
+            "is_new": lambda: session.is_new,
+            "iter": lambda: list(session),
+            "reason": lambda: session.reason,
+        }[touch]()
+        start_response("200 OK", [("Vary", "Accept")])
+        return [b""]
+
+    answer = serve(wrap(app))
+    assert answer.header("Vary") == "Accept, X-Session-Id"
+
+
+def test_an_untouched_session_adds_no_header(wrap):
+    answer = serve(wrap(visit, find_id=[Header(), Query()]), "A" * 43)
+    assert answer.headers == []
+
+
+def test_vary_is_not_said_twice_and_not_beside_a_star(wrap):
+    def app(environ, start_response):
+        session.get("a")
+        start_response("200 OK", [("vary", environ["PATH_INFO"][1:])])
+        return [b""]
+
+    middleware = wrap(app)
+    assert serve(middleware, path="/x-session-id").header("Vary") == "x-session-id"
+    assert serve(middleware, path="/*").header("Vary") == "*"
+
+
+def test_a_response_with_an_id_is_not_stored_by_caches(wrap):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [("Cache-Control", "public, max-age=60")])
+        return [b""]
+
+    assert serve(wrap(app)).header("Cache-Control") == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        (None, "same-origin"),
+        ("unsafe-url", "same-origin"),
+        ("origin", "same-origin"),
+        ("no-referrer", "no-referrer"),
+        ("same-origin", "same-origin"),
+    ],
+)
+def test_with_a_url_carrier_the_referrer_policy_is_strict(wrap, said, sent):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [("Referrer-Policy", said)] if said else [])
+        return [b""]
+
+    assert serve(wrap(app, find_id=Query())).header("Referrer-Policy") == sent
+
+
+@pytest.mark.parametrize(
+    ("origin", "exposed"),
+    [
+        (None, None),
+        ("http://localhost", None),
+        ("https://localhost", "X-Session-Id"),
+        ("http://elsewhere.example", "X-Session-Id"),
+        ("null", "X-Session-Id"),
+    ],
+)
+def test_browser_code_of_another_origin_may_read_the_id(wrap, origin, exposed):
+    headers = {"Host": "localhost"} | ({"Origin": origin} if origin else {})
+    answer = serve(wrap(visit), path="/write", headers=headers)
+    assert answer.header("Access-Control-Expose-Headers") == exposed
+
+
+def test_what_is_exposed_already_stays_exposed(wrap):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [("Access-Control-Expose-Headers", "X-Total")])
+        return [b""]
+
+    answer = serve(wrap(app), headers={"Origin": "https://elsewhere.example"})
+    assert answer.header("Access-Control-Expose-Headers") == "X-Total, X-Session-Id"
+
+
+def test_the_announcement_can_be_renamed_and_switched_off(wrap):
+    renamed = serve(wrap(visit, find_id=Query(), id_header="X-Sid"), path="/write")
+    assert len(renamed.header("X-Sid")) == 43
+    silent = serve(wrap(visit, find_id=Query(), id_header="none"), path="/write")
+    assert not any(len(value) == 43 for _, value in silent.headers)
+
+
+def test_a_known_id_goes_back_only_by_the_carrier_that_brought_it(wrap):
+    def app(environ, start_response):
+        session["n"] = 1
+        session.regenerate_id()
+        start_response("200 OK", [])
+        return [b""]
+
+    middleware = wrap(app, find_id=[Header("X-A"), Header("X-B")])
+    first = serve(middleware)
+    assert first.header("X-A")
+    assert first.header("X-B") is None
+    second = serve(middleware, headers={"X-B": first.header("X-A")})
+    assert second.header("X-A") is None
+    assert second.header("X-B") not in (None, first.header("X-A"))
+
+
+def test_if_the_store_does_not_know_the_first_id_the_next_one_counts(wrap, caplog):
+    middleware = wrap(visit, find_id=[Header("X-A"), Header("X-B")])
+    id = serve(middleware, path="/write").header("X-A")
+    answer = serve(middleware, path="/write", headers={"X-A": "A" * 43, "X-B": id})
+    assert stored(middleware, id) == {"n": 2}
+    assert answer.header("X-A") is None
+    assert "conflict" in [r.event for r in caplog.records]
+
+
+def test_the_first_valid_id_counts_when_the_one_before_it_is_malformed(wrap):
+    middleware = wrap(visit, find_id=[Header("X-A"), Header("X-B")])
+    id = serve(middleware, path="/write").header("X-A")
+    serve(middleware, path="/write", headers={"X-A": "junk", "X-B": id})
+    assert stored(middleware, id) == {"n": 2}
+
+
+def test_several_different_ids_in_one_carrier_count_as_none(wrap):
+    middleware = wrap(visit, find_id=Query())
+    ids = [serve(middleware, path="/write").id for _ in range(2)]
+    for query in (f"sid={ids[0]}&sid={ids[1]}", f"sid={ids[0]}&s%69d={ids[1]}"):
+        assert serve(middleware, path="/write?" + query).id not in (None, *ids)
+    serve(middleware, path=f"/write?sid={ids[0]}&sid={ids[0]}")
+    assert stored(middleware, ids[0]) == {"n": 2}
+
+
+class BadCarrier:
+    def find(self, request):
+        return None
+
+    def place(self, id, reply):
+        reply.headerlist.append(("X-Id", id + "\r\nX-Injected: 1"))
+        return True
+
+    def forget(self, reply):
+        pass
+
+
+def test_a_header_with_a_control_character_is_refused_by_us(wrap):
+    with pytest.raises(nocookie.NocookieError, match="control character"):
+        serve(wrap(visit, find_id=BadCarrier()), path="/write")
+
+
+# -- finders -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("returned", [b"bytes", 7, ["x"], {"a": 1}, object()])
+def test_a_finder_that_returns_junk_costs_the_id_and_no_more(wrap, returned, caplog):
+    caplog.set_level("DEBUG")
+    answer = serve(wrap(visit, find_id=lambda request: returned), path="/write")
+    assert answer.status == "200 OK"
+    assert len(answer.id) == 43
+    assert "finder failed" in [r.event for r in caplog.records]
+    assert "bytes'" not in caplog.text.replace("returned bytes", "")
+
+
+def test_a_finder_that_raises_costs_the_id_and_no_more(wrap, caplog):
+    def finder(request):
+        raise ValueError("secret value")
+
+    answer = serve(wrap(visit, find_id=finder), path="/write")
+    assert answer.status == "200 OK"
+    assert len(answer.id) == 43
+    assert "secret value" not in caplog.text
+    assert "finder failed" in [r.event for r in caplog.records]
+
+
+def test_a_finder_is_asked_only_when_the_session_is_touched(wrap):
+    asked = []
+    middleware = wrap(visit, find_id=lambda request: asked.append(1))
+    serve(middleware)
+    assert asked == []
+    serve(middleware, path="/read")
+    assert asked == [1]
+
+
+def test_a_form_is_read_once_and_given_to_the_application_whole(wrap):
+    def app(environ, start_response):
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    middleware = wrap(app, find_id="form:sid")
+    id = serve(middleware).id
+    body = f"a=1&sid={id}&b=2".encode()
+    answer = serve(
+        middleware,
+        method="POST",
+        body=body,
+        content_type="application/x-www-form-urlencoded",
+    )
+    assert answer.body == body
+    assert stored(middleware, id) == {"n": 2}
+
+
+# -- the rules of WSGI ---------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("path", ["/", "/read", "/write", "/stream"])
+def test_both_sides_keep_the_rules_of_wsgi(wrap, path):
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/stream":
+            session["a"] = 1
+            session.save()
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return (chunk for chunk in (b"a", b"b"))
+        if environ["PATH_INFO"] == "/write":
+            session["n"] = 1
+            session.save()
+        elif environ["PATH_INFO"] == "/read":
+            session.get("n")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"ab"]
+
+    validator = wsgiref.validate.validator
+    environ = Request.blank(path).environ
+    environ["wsgi.errors"] = sys.stderr
+    app = validator(wrap(validator(app)))
+    said = []
+    body = app(environ, lambda status, headers, exc_info=None: said.append(status) or said.append)
+    assert b"".join(body) == b"ab"
+    body.close()
+    assert said == ["200 OK"]
