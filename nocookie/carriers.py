@@ -372,14 +372,14 @@ def carriers_from(find_id: Any) -> tuple[Carrier, ...]:
         return tuple(_from_text(part.strip()) for part in find_id.split(","))
     if isinstance(find_id, FirstOf):
         return find_id.carriers
+    if isinstance(find_id, type):
+        raise ConfigError(f"find_id is the class {find_id.__name__}; call it: {find_id.__name__}()")
     if isinstance(find_id, Carrier):
         return (find_id,)
     if isinstance(find_id, (list, tuple)):
         if not find_id:
             raise ConfigError("find_id is an empty list; name a carrier or a callable")
         return tuple(carrier for item in find_id for carrier in carriers_from(item))
-    if isinstance(find_id, type) and issubclass(find_id, (RawCarrier, FirstOf)):
-        raise ConfigError(f"find_id is the class {find_id.__name__}; call it: {find_id.__name__}()")
     if callable(find_id):
         return (Callback(find_id),)
     raise ConfigError(
@@ -402,7 +402,10 @@ def _from_text(text: str) -> Carrier:
     try:
         found = getattr(importlib.import_module(scheme), argument)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"find_id = {text!r} cannot be imported: {error}") from error
+        raise ConfigError(
+            f"find_id = {text!r} is none of the carriers {', '.join(_SCHEMES)}, and cannot be "
+            f"imported: {error}"
+        ) from error
     (carrier,) = carriers_from(found)
     return carrier
 

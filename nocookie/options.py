@@ -124,6 +124,11 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return convert
 
 
+def _samesite(value: Any) -> str | None:
+    # The word None is a policy of browsers; no policy is no text at all.
+    return None if value is None or value == "" else _one_of("Lax", "Strict", "None")(value)
+
+
 def _anything(value: Any) -> Any:
     return value
 
@@ -250,7 +255,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
         Option("httponly", _bool, True, "Hide the cookie from scripts."),
         Option(
             "samesite",
-            _optional(_one_of("Lax", "Strict", "None")),
+            _samesite,
             "Lax",
             "The cookie's `SameSite`.",
         ),

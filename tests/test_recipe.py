@@ -26,6 +26,7 @@ def recipe(environ, start_response):
     def find_id_func():
         return request.params.get("sid")
 
+    # fmt: off
     from nocookie import Session as BeakerSession
 
     # Get the actual session object through the global proxy
@@ -49,6 +50,7 @@ def recipe(environ, start_response):
     if session.is_new:
         # do something with session.id to make sure its around next time
         told = session.id
+    # fmt: on
     return Response(json={"fred": session["fred"], "id": told})(environ, start_response)
 
 
