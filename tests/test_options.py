@@ -148,7 +148,6 @@ def test_every_default_passes_its_own_converter(name, option):
     assert option.default is None or option.convert(option.default) == option.default
 
 
-@pytest.mark.xfail(strict=True, reason="the word none stands for no attribute")
 def test_samesite_can_be_none_for_embedded_frames():
     """Browsers ask for it, with Secure, where the page is a frame of another site."""
     app = SessionMiddleware(None, samesite="None", secure=True)
@@ -301,7 +300,6 @@ def test_a_find_id_that_means_nothing_is_a_config_error(find_id):
         SessionMiddleware(None, use_cookies=False, find_id=find_id)
 
 
-@pytest.mark.xfail(strict=True, reason="a class has the attributes of a carrier")
 def test_a_class_as_find_id_says_to_call_it():
     with pytest.raises(ConfigError, match=r"call it: Header\(\)"):
         SessionMiddleware(None, use_cookies=False, find_id=nocookie.Header)

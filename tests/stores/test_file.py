@@ -361,6 +361,13 @@ def test_a_data_dir_that_is_a_file_is_a_store_error(open_file, tmp_path):
     assert (tmp_path / "data").read_text() == "a file"
 
 
+def let_others_in(tmp_path):
+    """pytest keeps its folders to the user who runs it; a child that is nobody has to pass."""
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder == tmp_path or folder.name.startswith("pytest-"):
+            folder.chmod(0o755)
+
+
 def unprivileged():
     if os.getuid() == 0:
         os.setgid(65534)
@@ -377,10 +384,7 @@ def test_a_folder_that_forbids_is_a_store_error(open_file, fork, tmp_path, mode,
         open_file(data_dir=data).close()
     else:
         data.mkdir()
-    for folder in tmp_path.parents:
-        if folder.stat().st_uid == os.getuid() and folder != folder.parent:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    tmp_path.chmod(0o755)
+    let_others_in(tmp_path)
     if made:
         if os.getuid() == 0:
             os.chown(data, 65534, 65534)
@@ -414,10 +418,7 @@ def test_a_read_only_file_can_be_read_and_a_write_is_a_store_error(open_file, fo
     store = open_file()
     store.create(key(1), record(a=b"1"), 600)
     store.close()
-    for folder in [path.parent, *tmp_path.parents]:
-        if folder.stat().st_uid == os.getuid() and folder != folder.parent:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    tmp_path.chmod(0o755)
+    let_others_in(tmp_path)
     path.parent.chmod(0o777)
     path.chmod(0o444)
 
@@ -524,7 +525,7 @@ def test_a_lock_that_another_process_holds_is_a_timeout(open_file, locked, call)
 def test_a_call_that_waited_for_its_turn_has_less_time_for_the_lock(open_file, locked):
     """The deadline is for the whole call, not for each thing that it waits for."""
     open_file().create(key(1), record(), 600)
-    store = open_file(deadline=1, pool_size=1)
+    store = open_file(deadline=2, pool_size=1)
     store.touch(key(1), 600)
     locked()
     took = []
@@ -541,7 +542,7 @@ def test_a_call_that_waited_for_its_turn_has_less_time_for_the_lock(open_file, l
     for thread in threads:
         thread.join()
     assert len(took) == 3
-    assert max(took) < 1.5
+    assert max(took) < 3
 
 
 def test_a_lock_on_a_file_that_is_being_made_is_a_timeout(open_file, locked, path):
@@ -836,7 +837,7 @@ def test_a_writer_killed_at_any_moment_tears_nothing_and_loses_nothing(
         assert acknowledged <= turn, "an acknowledged save was lost"
         assert found["a"] == b"%d" % (turn % 10) * 600_000, "a save was torn"
         store.save(key(1), Delta({"after": b"1"}), 600)
-        assert time.monotonic() - begun < 1, "a dead process still held the lock"
+        assert time.monotonic() - begun < SLACK, "a dead process still held the lock"
     assert turn > KILLS
     store.close()
     assert [p.name for p in path.parent.iterdir()] == ["sessions.db"], "something was left over"
