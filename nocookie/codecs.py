@@ -38,6 +38,9 @@ __all__ = ["Codec", "JsonCodec", "PickleCodec", "Undecodable"]
 #: Deep enough for data, shallow enough that no interpreter's recursion limit is in sight.
 MAX_DEPTH: Final = 64
 
+#: The letters of the forms, as bytes are when they are indexed.
+_TEXT, _INT, _JSON = b"sij"
+
 #: What the parsers below raise when bytes are not what we wrote.
 _BAD_DATA: Final = (
     *(ValueError, TypeError, ArithmeticError, LookupError, OSError, RecursionError),
@@ -72,13 +75,13 @@ class JsonCodec:
         return b"j" + _encode(_plain(value, 0)).encode("ascii")
 
     def loads(self, data: bytes) -> Any:
-        form = data[:1]
         try:
-            if form == b"s":
+            form = data[0]
+            if form == _TEXT:
                 return data[1:].decode()
-            if form == b"i":
+            if form == _INT:
                 return int(data[1:])
-            if form == b"j":
+            if form == _JSON:
                 text = data.decode("ascii")
                 value, end = _decode(text, 1)
                 if end == len(text):

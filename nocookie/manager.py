@@ -48,7 +48,7 @@ class SessionManager:
             if len(secret) < SHORT_SECRET:
                 emit("misfit", f"a secret of fewer than {SHORT_SECRET} characters can be guessed")
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
-        self._prepare = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
+        self.prepares = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
         if self._in_url and self.backend.ids.adopts:
             raise ConfigError(
@@ -58,9 +58,13 @@ class SessionManager:
 
     def open(self, environ: WSGIEnvironment) -> SessionObject:
         """Return the session of this request; nothing is loaded yet."""
-        for prepare in self._prepare:
-            prepare(environ)
+        self.prepare(environ)
         return SessionObject(self, environ)
+
+    def prepare(self, environ: WSGIEnvironment) -> None:
+        """Have the carriers take from the request what the application would take first."""
+        for prepare in self.prepares:
+            prepare(environ)
 
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
         """Return the ids that could be ours, and for when there is none the reason."""

@@ -59,121 +59,140 @@ class SessionMiddleware:
         self.app = app
         self.manager = SessionManager(config, **options)
         self.environ_key = environ_key
-        self._looked = False
+        self._first = True
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return copy_context().run(self._respond, environ, start_response)
 
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        session = environ.get(self.environ_key)
-        if session is None:
-            session = environ[self.environ_key] = self.manager.open(environ)
-        elif session._environ is not None:
+        exchange = environ.get(self.environ_key)
+        if exchange is None:
+            exchange = environ[self.environ_key] = _Exchange(self.manager, environ)
+            if self._first or self.manager.prepares:
+                self._prepare(environ)
+        elif exchange._environ is not None:
             # An outer SessionMiddleware serves this request already: one load, one commit.
             return self.app(environ, start_response)
         else:
             # The same request once more, after an internal redirect: the same session.
-            session._environ = environ
-            if session._sess is not None:
-                session._sess._failed = None
-        if not self._looked:
-            self._look(environ)
-        bind(session)
-        exchange = _Exchange(self.manager, session, environ, start_response)
+            exchange._again(environ)
+        exchange._start_response = start_response
+        bind(exchange)
         body: Iterable[bytes] = ()
         try:
-            body = self.app(environ, exchange.start)
-            if exchange.status and not exchange.sent:
-                exchange.send()
+            body = self.app(environ, exchange._start)
+            if exchange._sess is None and type(body) is list and exchange._status:
+                # The way of most requests: nobody asked for the session.
+                exchange._environ = None
+                if not exchange._sent:
+                    start_response(exchange._status, exchange._headers)
+                return body
+            if exchange._status and not exchange._sent:
+                exchange._send()
             if type(body) is list or type(body) is tuple or _is_file(body, environ):
-                exchange.end()
+                exchange._end()
                 return body
         except (StoreError, SessionConflict) as error:
-            session._environ = None
+            exchange._environ = None
             _close(body)
-            if exchange.sent:
+            if exchange._sent:
                 raise
             return _failure(error, environ, start_response)
         except BaseException:
-            session._environ = None
+            exchange._environ = None
             _close(body)
             raise
-        return _Body(body, exchange, copy_context())
+        return _Body(body, exchange, environ, copy_context())
 
-    def _look(self, environ: WSGIEnvironment) -> None:
-        self._looked = True
+    def _prepare(self, environ: WSGIEnvironment) -> None:
+        self.manager.prepare(environ)
+        if not self._first:
+            return
+        self._first = False
         if environ.get("wsgi.multiprocess") and not self.manager.backend.store.shared:
             emit("misfit", "a memory store under several processes: each has sessions of its own")
 
 
-class _Exchange(Reply):
-    """One request and its response: what the application has said of it so far."""
+class _Exchange(SessionObject):
+    """The session of a request, and the response that it goes out with.
 
-    __slots__ = ("_manager", "_server_write", "_start_response", "sent", "session")
+    One object for both, because each request makes one: it is what the application finds in
+    environ, and its `_start` is what the application gets as start_response.
+    """
 
-    def __init__(
-        self,
-        manager: SessionManager,
-        session: SessionObject,
-        environ: WSGIEnvironment,
-        start_response: StartResponse,
-    ) -> None:
-        self._manager = manager
-        self.session = session
-        self.environ = environ
-        self._start_response = start_response
-        self.status = ""
-        self.sent = False
+    _manager: SessionManager
+    _start_response: StartResponse
+    _headers: Headers
+    _server_write: Callable[[bytes], object]
+    _status = ""
+    _sent = False
 
-    def start(
+    def _start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
-        """What the application gets as `start_response`."""
         if exc_info is not None:
             try:
-                if self.sent:
+                if self._sent:
                     return self._start_response(status, headers, exc_info)
             finally:
                 exc_info = None  # a traceback in a frame of its own is a cycle
-        elif self.status:
+        elif self._status:
             raise AssertionError("start_response was called twice without exc_info")
-        self.status, self.headerlist = status, headers
-        return self.write
+        self._status, self._headers = status, headers
+        return self._write
 
-    def write(self, data: bytes) -> None:
-        if not self.sent:
-            self.send()
+    def _write(self, data: bytes) -> None:
+        if not self._sent:
+            self._send()
         self._server_write(data)
 
-    def send(self) -> None:
+    def _send(self) -> None:
         """Commit, then let the head go. Raises `StoreError` or `SessionConflict` before."""
-        session = self.session._sess
+        session = self._sess
+        status, headers = self._status, self._headers
         if session is not None:
-            if session._failed and self.status.startswith("500"):
+            if session._failed and status.startswith("500"):
                 # The framework made its own answer of our error; ours says more.
                 raise _FAILURES[session._failed]("and the framework answered 500")
-            self.headerlist = list(self.headerlist)  # the application's may be a constant
-            self._manager.commit(self.session, self)
-        self.sent = True
-        self._server_write = self._start_response(self.status, self.headerlist)
+            assert self._environ is not None
+            # A copy: the application's list may be a constant.
+            reply = Reply(status, list(headers), self._environ)
+            self._manager.commit(self, reply)
+            status, headers = reply.status, reply.headerlist
+        self._sent = True
+        self._server_write = self._start_response(status, headers)
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """The application is done: nothing of it runs any more."""
-        session = self.session
-        if session._sess is not None and self.sent:
-            _save_late(session._sess)
-        session._environ = None
+        session = self._sess
+        if session is not None and self._sent:
+            _save_late(session)
+        self._environ = None
+
+    def _again(self, environ: WSGIEnvironment) -> None:
+        """Serve the same request once more, from the beginning of its response."""
+        self._environ = environ
+        self._status, self._sent = "", False
+        if self._sess is not None:
+            self._sess._failed = None
 
 
 class _Body:
     """A body that is made while it is sent."""
 
-    __slots__ = ("_app_body", "_chunks", "_context", "_exchange")
+    __slots__ = ("_app_body", "_chunks", "_context", "_environ", "_exchange")
 
-    def __init__(self, body: Iterable[bytes], exchange: _Exchange, context: Context) -> None:
+    def __init__(
+        self,
+        body: Iterable[bytes],
+        exchange: _Exchange,
+        environ: WSGIEnvironment,
+        context: Context,
+    ) -> None:
         self._app_body: Iterable[bytes] | None = body
         self._chunks: Iterator[bytes] | None = None
         self._exchange = exchange
+        self._environ = environ
         self._context = context
 
     def __iter__(self) -> Iterator[bytes]:
@@ -192,14 +211,15 @@ class _Body:
                 assert self._app_body is not None
                 self._chunks = iter(self._app_body)
             chunk = next(self._chunks, None)
-            if not exchange.sent and exchange.status:
-                exchange.send()
+            if not exchange._sent and exchange._status:
+                exchange._send()
         except (StoreError, SessionConflict) as error:
-            if exchange.sent:
+            if exchange._sent:
                 raise
             self._close_app_body()
-            exchange.sent = True
-            self._chunks = iter(_failure(error, exchange.environ, exchange._start_response))
+            exchange._sent = True
+            failure = _failure(error, self._environ, exchange._start_response)
+            self._chunks = iter(failure)
             chunk = next(self._chunks, None)
         if chunk is None:
             raise StopIteration
@@ -209,7 +229,7 @@ class _Body:
         try:
             self._close_app_body()
         finally:
-            self._exchange.end()
+            self._exchange._end()
 
     def _close_app_body(self) -> None:
         body, self._app_body = self._app_body, None

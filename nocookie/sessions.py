@@ -791,7 +791,8 @@ class SessionObject(MutableMapping[str, Any]):
             if self._environ is None:
                 raise UnboundSessionError("the request of this session is over")
             manager = self._manager
-            session = self._sess = Session._of(manager.backend, *manager.find(self._environ))
+            presented, reason = manager.find(self._environ)
+            session = self._sess = Session._of(manager.backend, presented, reason)
         return session
 
     def _get_current_obj(self) -> SessionObject:
