@@ -6,20 +6,27 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
+import xmlrpc.client
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from webob import Request
 from webtest import TestApp
 
+from nocookie import StoreError
 from nocookie.stores import close_all
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: Each example has a test below whose name starts with test_<example>.
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-SERVED = [name for name in NAMES if name != "header_client"]
+SERVED = [name for name in NAMES if name not in ("header_client", "xmlrpc_client")]
+#: What an example answers to GET / from nobody in particular, if it is not 200.
+FIRST_ANSWER = {"gateway": 403, "header_api": 404}
 LONGER_THAN_A_START_TAKES = 60
 
 
@@ -103,7 +110,7 @@ def test_the_example_runs_by_its_name(name, tmp_path, monkeypatch):
         process.kill()
         process.communicate()
 
-    assert status == (404 if name == "header_api" else 200)
+    assert status == FIRST_ANSWER.get(name, 200)
 
 
 # -- one_line ------------------------------------------------------------------------------------
@@ -277,6 +284,201 @@ def test_find_id_callback_takes_anything_a_client_sends(load, body):
     app = TestApp(load("find_id_callback").application)
 
     assert app.post("/", body).json == {"answer": "What is your name?"}
+
+
+# -- xmlrpc_client -------------------------------------------------------------------------------
+
+
+def test_xmlrpc_client_runs_by_its_name(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "xmlrpc_client.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LONGER_THAN_A_START_TAKES,
+    )
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "ada: Hello, ada. 1 2 ada",
+        "bob: None 1 None",
+        "ada left: None 2",
+    ]
+
+
+def test_xmlrpc_client_calls_a_server_that_is_there(load, capsys):
+    module = load("xmlrpc_client")
+    with serving(module.application) as url:
+        module.talk(url + "/")
+
+    assert capsys.readouterr().out.startswith("ada: Hello, ada. 1 2 ada\n")
+
+
+def test_xmlrpc_client_takes_over_a_fresh_id_and_sends_it(load):
+    module = load("xmlrpc_client")
+    transport = module.SessionTransport()
+    with (
+        serving(module.application) as url,
+        xmlrpc.client.ServerProxy(url, transport=transport) as server,
+    ):
+        assert server.count() == 1
+        before = transport.id
+        server.enter("ada")
+        after = transport.id
+        assert server.count() == 2
+
+        assert before != after == transport.id
+
+
+def test_xmlrpc_client_tells_mistakes_from_failures(load, monkeypatch):
+    module = load("xmlrpc_client")
+    with serving(module.application) as url, module.client(url) as server:
+        for call in (server.nothing, lambda: server.enter(), lambda: server.count(1)):
+            with pytest.raises(xmlrpc.client.Fault, match="no such procedure, or other arguments"):
+                call()
+
+        def down(*args):
+            raise StoreError("out of order")
+
+        server.count()
+        monkeypatch.setattr(module.application.manager.backend.store, "load", down)
+        with pytest.raises(xmlrpc.client.ProtocolError) as caught:
+            server.who()
+
+    assert caught.value.errcode == 503
+
+
+@pytest.mark.parametrize("body", [b"", b"<", b"<a/>", b"x" * 70000])
+def test_xmlrpc_client_server_refuses_what_is_no_call(load, body):
+    app = TestApp(load("xmlrpc_client").application)
+
+    assert "X-Session-Id" not in app.post("/", body, status=400).headers
+
+
+# -- gateway -------------------------------------------------------------------------------------
+
+
+class Telephone:
+    """Says something through the gateway, and reads what it shows."""
+
+    def __init__(self, module, id="4711"):
+        self.module = module
+        self.app = TestApp(module.application)
+        self.id = id
+
+    def say(self, text="", status=200, **changes):
+        fields = {"sessionId": self.id, "text": text}
+        body = changes.get("signed_body") or urllib.parse.urlencode(fields).encode()
+        when = changes.get("when") or str(int(time.time()))
+        sign = changes.get("signature") or self.module.signature(when, body)
+        headers = {"X-Gateway-Time": when, "X-Gateway-Signature": sign}
+        return self.app.post("/", changes.get("body") or body, headers, status=status).text
+
+
+def test_gateway_leads_through_the_menu(load):
+    phone = Telephone(load("gateway"))
+
+    assert phone.say() == "CON 1 Balance\n2 Top up"
+    assert phone.say("2") == "CON How much?"
+    assert phone.say("a lot") == phone.say("\u00b2") == "CON A number up to 100, please."
+    assert phone.say("50") == "CON 50, really?\n1 Yes\n2 No"
+    assert phone.say("1") == "END Topped up by 50."
+    assert phone.say("1") == "END Your balance is 12.50."
+
+
+def test_gateway_keeps_dialogues_apart(load):
+    module = load("gateway")
+    one, two = Telephone(module, "1"), Telephone(module, "2")
+
+    one.say("2")
+
+    assert two.say("50") == "CON 1 Balance\n2 Top up"
+    assert one.say("50").startswith("CON 50, really?")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"signature": "0" * 64},
+        {"signature": "\xff" * 64},
+        {"body": b"sessionId=4711&text=50"},
+        {"when": "1"},
+        {"when": "9" * 5000},
+        {"when": "now"},
+        {"signed_body": b"text=50"},
+        {"signed_body": b"sessionId=4711&sessionId=4712&text=50"},
+        {"signed_body": b"sessionId=" + b"4" * 300},
+        {"signed_body": b"sessionId=4711&text=" + b"5" * 5000},
+    ],
+    ids=str,
+)
+def test_gateway_believes_no_id_without_its_signature(load, forged):
+    phone = Telephone(load("gateway"))
+    phone.say("2")
+
+    assert phone.say(status=403, **forged) == "Not from the gateway.\n"
+    assert phone.say("50").startswith("CON 50, really?")
+
+
+def test_gateway_refuses_who_signs_nothing(load):
+    app = TestApp(load("gateway").application)
+
+    answer = app.post("/", {"sessionId": "4711", "text": "2"}, status=403)
+
+    assert "X-Session-Id" not in answer.headers
+
+
+def test_gateway_dials_by_itself(load, capsys):
+    module = load("gateway")
+    with serving(module.application) as url:
+        module.dial(url, ["2", "50", "2"])
+
+    assert capsys.readouterr().out.endswith("2\nEND Nothing was done.\n")
+
+
+# -- streaming -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stream(load, monkeypatch):
+    monkeypatch.setenv("PAUSE", "0")
+    return load("streaming").application
+
+
+def test_streaming_saves_early_and_late(stream):
+    app = TestApp(stream)
+
+    first = app.get("/export")
+    as_before = {"X-Session-Id": first.headers["X-Session-Id"]}
+    app.get("/export", headers=as_before)
+
+    assert first.text.splitlines()[0] == "export 1"
+    assert app.get("/", headers=as_before).text == "begun 2, finished 2\n"
+
+
+def test_streaming_counts_no_end_for_a_client_that_went_away(stream):
+    app = TestApp(stream)
+    as_before = {"X-Session-Id": app.get("/export").headers["X-Session-Id"]}
+
+    request = Request.blank("/export", headers=as_before)
+    body = stream(request.environ, lambda status, headers, exc_info=None: None)
+    assert next(body) == b"export 2\n"
+    body.close()
+
+    assert app.get("/", headers=as_before).text == "begun 2, finished 1\n"
+
+
+def test_streaming_says_what_came_too_late(stream, caplog):
+    app = TestApp(stream)
+    id = app.get("/export").headers["X-Session-Id"]
+    caplog.clear()
+
+    as_new = app.get("/too-late")
+    as_known = app.get("/too-late", headers={"X-Session-Id": id})
+
+    assert [record.event for record in caplog.records] == ["lost", "lost"]
+    assert "X-Session-Id" not in {**as_new.headers, **as_known.headers}
+    assert app.get("/", headers={"X-Session-Id": id}).text == "begun 1, finished 1\n"
 
 
 # -- pylons_recipe -------------------------------------------------------------------------------
