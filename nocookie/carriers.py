@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AmbiguousId",
     "Bearer",
+    "Callback",
     "Carrier",
     "Cookie",
     "FirstOf",
     "Form",
     "Header",
     "Query",
+    "RawCarrier",
     "Reply",
     "carriers_from",
 ]

@@ -43,7 +43,8 @@ _TEXT, _INT, _JSON = b"sij"
 
 #: What the parsers below raise when bytes are not what we wrote.
 _BAD_DATA: Final = (
-    *(ValueError, TypeError, ArithmeticError, LookupError, OSError, RecursionError),
+    *(ValueError, TypeError, ArithmeticError, LookupError, AttributeError),
+    *(OSError, RecursionError),
     StopIteration,  # the scanner's word for "no value starts here"
 )
 
@@ -66,23 +67,20 @@ class JsonCodec:
     def dumps(self, value: Any) -> bytes:
         kind = type(value)
         if kind is str:
-            try:
-                return b"s" + str.encode(value)
-            except UnicodeEncodeError:  # a lone surrogate; JSON can write it
-                pass
-        elif kind is int:
+            return b"s" + str.encode(value, "utf-8", "surrogatepass")
+        if kind is int:
             return b"i%d" % value
-        return b"j" + _encode(_plain(value, 0)).encode("ascii")
+        return b"j" + _encode(_plain(value, 0)).encode("utf-8", "surrogatepass")
 
     def loads(self, data: bytes) -> Any:
         try:
             form = data[0]
             if form == _TEXT:
-                return data[1:].decode()
+                return data[1:].decode("utf-8", "surrogatepass")
             if form == _INT:
                 return int(data[1:])
             if form == _JSON:
-                text = data.decode("ascii")
+                text = data.decode("utf-8", "surrogatepass")
                 value, end = _decode(text, 1)
                 if end == len(text):
                     return value
@@ -118,7 +116,8 @@ class PickleCodec:
 
 # -- from values to JSON --------------------------------------------------------------------
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+# Not in ASCII: two escaped lone surrogates would come back as the one character they spell.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 #: What JSON gives back as it got it. Exact types: True is not 1 here, and an IntEnum not int.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -60,9 +61,20 @@ def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def convert_or_none(value: Any) -> Any:
         if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
             return None
-        return convert(value)
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or none") from None
 
     return convert_or_none
+
+
+def _given(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+def _path(value: Any) -> str:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def _text(value: Any) -> str:
@@ -78,11 +90,11 @@ def _seconds(value: Any) -> float:
     if not isinstance(value, bool):
         try:
             seconds = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = math.nan
         if 0 < seconds < math.inf:
             return seconds
-    raise ValueError("must be a number of seconds above 0, or none for no limit")
+    raise ValueError("must be a number of seconds above 0")
 
 
 def _count(value: Any) -> int:
@@ -97,13 +109,14 @@ def _count(value: Any) -> int:
 
 
 def _secrets(value: Any) -> tuple[str, ...]:
-    """One secret, or several with the newest first: a list, or lines of ini text."""
+    """One secret, or several with the newest first: a list, or lines of ini text. An empty one
+    is an environment variable that was forgotten, and no way to ask for no secret."""
     texts = value.splitlines() if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         raise ValueError("must be a text, or a list of texts with the newest first")
     secrets = tuple(text.strip() for text in texts if text.strip())
-    if not secrets:
-        raise ValueError("must not be empty")
+    if not secrets or not all(text.isprintable() for text in secrets):
+        raise ValueError("must not be empty, nor hold control characters")
     return secrets
 
 
@@ -173,7 +186,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "point in the group `nocookie.stores`, or a store object. Without it `file` if "
             "there is a `data_dir`, else `memory`.",
         ),
-        Option("data_dir", _optional(_text), None, "The folder of the `file` store."),
+        Option("data_dir", _optional(_path), None, "The folder of the `file` store."),
         Option(
             "durability",
             _one_of("normal", "full"),
@@ -204,7 +217,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
         Option("auto", _bool, False, "Save what a request changed without a call of `save()`."),
         Option(
             "secret",
-            _optional(_secrets),
+            _given(_secrets),
             None,
             "Signs ids, so that forged ones are refused "
             "without asking the store, and stored values, so that none can be planted. Several: "
@@ -213,7 +226,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
         Option(
             "encrypt_key",
-            _optional(_secrets),
+            _given(_secrets),
             None,
             "Encrypts stored values (AES-256-GCM). "
             "Needs `secret` and `nocookie[crypto]`. Several: the newest first.",
@@ -303,7 +316,7 @@ def resolve(config: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> di
         given["data_dir"] = config["cache_dir"]
     for prefix in reversed(PREFIXES):
         for key, value in config.items():
-            if key.startswith(prefix):
+            if isinstance(key, str) and key.startswith(prefix):
                 given[_known(key.removeprefix(prefix), key)] = value
     for key, value in keywords.items():
         given[_known(key, key)] = value

@@ -331,11 +331,16 @@ class Session(MutableMapping[str, Any]):
     # -- life -----------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Read the record again; changes that were not saved are dropped."""
-        if self._key is not None:
-            assert self._id is not None
-            self._presented = ((self._id, self._key, self._brought_by),)
+        """Read the record again; changes that were not saved are dropped, a new id is not."""
+        if self._key is None:
+            self._load()
+            return
+        assert self._id is not None
+        given = self._given
+        self._presented = ((self._id, self._key, self._brought_by),)
         self._load()
+        if self._key is not None:
+            self._given = given
 
     def save(self) -> None:
         """Write what changed, at once.
@@ -422,6 +427,7 @@ class Session(MutableMapping[str, Any]):
             result = change(self)
             self._marked = True
             return result
+        self._notice_changes()
         try:
             for _ in range(MUTATE_TRIES):
                 found = self._backend.store.load(key)
@@ -732,13 +738,15 @@ class Session(MutableMapping[str, Any]):
         assert self._values is not None
         before = self._stored
         self._stored = fields = merge(found.fields, delta)
-        for name in [*delta.set, *delta.deleted]:
+        mutated = {*delta.set, *delta.deleted}
+        for name in mutated:
             self._changed.pop(name, None)
-        self._deleted -= delta.set.keys() | set(delta.deleted)
+        self._deleted -= mutated
         self._values = {
             name: value
             for name, value in self._values.items()
-            if name in self._changed or fields.get(name) == before.get(name)
+            if name in self._changed
+            or (name not in mutated and fields.get(name) == before.get(name))
         }
         self._fields = (
             {}
@@ -747,6 +755,15 @@ class Session(MutableMapping[str, Any]):
         )
         self._pending = None
         self._touch_due = False
+
+    def _notice_changes(self) -> None:
+        """Note which containers were changed in place, while what they were is still known."""
+        assert self._values is not None
+        for name, value in self._values.items():
+            if name in self._changed or type(value) not in _COMPARED:
+                continue
+            if self._differs(name, value, self._fields[name]):
+                self._changed[name] = None
 
     def _named(self) -> str | None:
         return self._key[:FINGERPRINT_LENGTH] if self._key else None

@@ -162,16 +162,9 @@ def by_case(name):
 WHOLES = {"nocookie.cli", "nocookie.demo", "nocookie.testing"}
 
 
-#: What is public by its name only.
-UNLISTED = pytest.mark.xfail(strict=True, reason="Callback and RawCarrier are not in __all__")
-
-
 @pytest.mark.parametrize(
     "module",
-    [
-        pytest.param(module, marks=[UNLISTED] * (module == "nocookie.carriers"))
-        for module in sorted(MODULES.keys() - {"nocookie.__main__"})
-    ],
+    sorted(MODULES.keys() - {"nocookie.__main__"}),
 )
 def test_the_public_names_of_a_module_are_sorted_and_complete(module):
     loaded = importlib.import_module(module)

@@ -156,14 +156,12 @@ def test_samesite_can_be_none_for_embedded_frames():
     assert "samesite=none" in reply.headers["Set-Cookie"].lower()
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="float() overflows")
 @pytest.mark.parametrize("name", ["timeout", "lifetime", "deadline"])
 def test_a_number_beyond_float_is_a_wrong_value(name):
     with pytest.raises(ConfigError, match=name):
         resolved(name, 10**400)
 
 
-@pytest.mark.xfail(strict=True, reason="the message of all options of seconds is one")
 def test_a_wrong_deadline_is_not_told_that_there_is_none():
     with pytest.raises(ConfigError) as caught:
         resolved("deadline", "none")
@@ -224,7 +222,6 @@ def test_keys_of_others_are_ignored():
     assert config["timeout"] == "5", "and left alone"
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="key.startswith of an int")
 def test_keys_of_others_may_be_of_any_type():
     assert resolve({5: "five", None: 1}, {}) == resolve(None, {})
 

@@ -398,7 +398,6 @@ def test_a_session_takes_a_store_object_and_its_own_clock(store, clock, session)
     assert Session({}, id=session.id, type=store, clock=clock).reason == "expired"
 
 
-@pytest.mark.xfail(strict=True, reason="the value that was pending is kept, and never saved")
 def test_mutate_replaces_a_pending_value_also_by_what_was_loaded(store, clock, session):
     session["a"] = 5
     session.mutate(lambda stored: stored.update(a=1))
@@ -406,7 +405,6 @@ def test_mutate_replaces_a_pending_value_also_by_what_was_loaded(store, clock, s
     assert session["a"] == Session({}, id=session.id, type=store, clock=clock)["a"]
 
 
-@pytest.mark.xfail(strict=True, reason="load takes the id that was not taken yet for the old one")
 def test_load_drops_a_rotation_that_was_not_saved(store, clock, session):
     session.regenerate_id()
     session.load()
