@@ -16,12 +16,17 @@ from nocookie.errors import UnboundSessionError
 if TYPE_CHECKING:
     from nocookie.sessions import SessionObject
 
-__all__ = ["bind", "session"]
+__all__ = ["bind", "is_bound", "session"]
 
 _current: ContextVar[Any] = ContextVar("nocookie.session")
 
 #: Make *session* the current one of this context.
 bind = _current.set
+
+
+def is_bound(session: object) -> bool:
+    """Whether *session* is the current one of this context."""
+    return _current.get(None) is session
 
 
 class _Proxy(MutableMapping[str, Any]):

@@ -6,7 +6,6 @@ will not need this module.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,9 +28,6 @@ SHORT_SECRET: Final = 16
 
 #: Referrer policies (W3C) under which an id in a URL stays with its origin.
 _STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
-
-#: What would end a header and begin another (RFC 9110, section 5.5).
-_CONTROLS: Final = re.compile(r"[\r\n\0]")
 
 
 class SessionManager:
@@ -64,7 +60,10 @@ class SessionManager:
     def prepare(self, environ: WSGIEnvironment) -> None:
         """Have the carriers take from the request what the application would take first."""
         for prepare in self.prepares:
-            prepare(environ)
+            try:
+                prepare(environ)
+            except Exception as error:
+                emit("finder failed", type(error).__name__)
 
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
         """Return the ids that could be ours, and for when there is none the reason."""
@@ -101,36 +100,26 @@ class SessionManager:
         real._commit()
         for name in self._vary:
             reply.add_word("Vary", name)
-        if self._in_url:
-            self._keep_url_in(real, reply)
-        if real._id is real._given:
-            return  # the client has it, or there is none
-        if real.must_propagate:
-            self._propagate(real, reply)
+        told = real._id is not real._given and real.must_propagate
+        if told:
+            told = self._tell(real, reply)
         elif real._ended and real._brought_by is not None:
             real._brought_by.forget(reply)
+        in_url = bool(self._in_url) and (told or real._brought_by in self._in_url)
+        if told or in_url:
+            _keep_in(reply, in_url)
 
-    def _propagate(self, session: Session, reply: Reply) -> None:
-        """Give the client its id, and keep the response from carrying it any further."""
-        headers = reply.headerlist
-        before = len(headers)
+    def _tell(self, session: Session, reply: Reply) -> bool:
+        """Give the client its id; return whether this response carries it."""
         if not self._placed(session, reply):
             if self.id_header is None:
-                return
+                return False
             reply.announce(self.id_header, session.id)
-        for name, value in headers[before:]:
-            if _CONTROLS.search(name + value):
-                raise NocookieError("a carrier made a header with a control character in it")
-        reply.set("Cache-Control", "no-store")
-
-    def _keep_url_in(self, session: Session, reply: Reply) -> None:
-        """The page's address holds the id, or its links will: keep both from spreading."""
-        if not session.must_propagate and session._brought_by not in self._in_url:
-            return
-        reply.set("Cache-Control", "no-store")
-        policies = [v.lower() for n, v in reply.headerlist if n.lower() == "referrer-policy"]
-        if not policies or policies[-1] not in _STRICT_REFERRER:
-            reply.set("Referrer-Policy", "same-origin")
+        text = "".join([part for pair in reply.headerlist for part in pair])
+        # What would end a header and begin another (RFC 9110, section 5.5).
+        if "\r" in text or "\n" in text or "\0" in text:
+            raise NocookieError("a header of the response has a control character in it")
+        return True
 
     def _placed(self, session: Session, reply: Reply) -> bool:
         # What the client proved that it can carry is what it gets back.
@@ -139,6 +128,26 @@ class SessionManager:
             if carrier.place(session.id, reply):
                 return True
         return False
+
+
+def _keep_in(reply: Reply, in_url: bool) -> None:
+    """Keep a response that holds an id out of caches, and if its address or its links hold it,
+    out of what browsers tell other origins."""
+    kept = []
+    strict = False
+    for pair in reply.headerlist:
+        name = pair[0].lower()
+        if name == "cache-control":
+            continue
+        if in_url and name == "referrer-policy":
+            if pair[1].lower() not in _STRICT_REFERRER:
+                continue
+            strict = True
+        kept.append(pair)
+    kept.append(("Cache-Control", "no-store"))
+    if in_url and not strict:
+        kept.append(("Referrer-Policy", "same-origin"))
+    reply.headerlist[:] = kept
 
 
 def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:

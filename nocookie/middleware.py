@@ -8,7 +8,7 @@ The rules of this file:
 2. The application, every step of its body and its `close()` run in the request's own context, so
    nothing is left in a thread when a response is dropped. Context variables that the
    application sets do not reach outer layers.
-3. An application that raises commits nothing.
+3. An application that raises before the commit commits nothing.
 4. environ and session hold each other while the request runs; at its end the session lets go,
    so a request leaves nothing for the garbage collector.
 """
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nocookie.carriers import Reply
 from nocookie.errors import SessionConflict, SessionGone, StoreError
 from nocookie.events import emit
-from nocookie.local import bind
+from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
 from nocookie.sessions import Session, SessionObject
 
@@ -65,17 +65,15 @@ class SessionMiddleware:
         return copy_context().run(self._respond, environ, start_response)
 
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        exchange = environ.get(self.environ_key)
-        if exchange is None:
-            exchange = environ[self.environ_key] = _Exchange(self.manager, environ)
-            if self._first or self.manager.prepares:
-                self._prepare(environ)
-        elif exchange._environ is not None:
+        there = environ.get(self.environ_key)
+        if there is not None and is_bound(there):
             # An outer SessionMiddleware serves this request already: one load, one commit.
             return self.app(environ, start_response)
-        else:
-            # The same request once more, after an internal redirect: the same session.
-            exchange._again(environ)
+        exchange = environ[self.environ_key] = _Exchange(self.manager, environ)
+        if there is not None:
+            exchange._go_on(there)
+        if self._first or self.manager.prepares:
+            self._prepare(environ)
         exchange._start_response = start_response
         bind(exchange)
         body: Iterable[bytes] = ()
@@ -169,10 +167,9 @@ class _Exchange(SessionObject):
             _save_late(session)
         self._environ = None
 
-    def _again(self, environ: WSGIEnvironment) -> None:
-        """Serve the same request once more, from the beginning of its response."""
-        self._environ = environ
-        self._status, self._sent = "", False
+    def _go_on(self, earlier: SessionObject) -> None:
+        """Serve a request once more, after an internal redirect: the session is the same."""
+        self._sess = earlier._sess
         if self._sess is not None:
             self._sess._failed = None
 

@@ -117,6 +117,8 @@ def _secrets(value: Any) -> tuple[str, ...]:
     secrets = tuple(text.strip() for text in texts if text.strip())
     if not secrets or not all(text.isprintable() for text in secrets):
         raise ValueError("must not be empty, nor hold control characters")
+    if not _NONE.isdisjoint(text.lower() for text in secrets):
+        raise ValueError("must be a secret; to have none, leave the option out")
     return secrets
 
 

@@ -39,7 +39,17 @@ from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, Rand
 from nocookie.options import resolve
 from nocookie.sealing import BadSeal, Sealer
 from nocookie.stores import open_store
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record, Store, VersionChanged, merge
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Missing,
+    Record,
+    Store,
+    VersionChanged,
+    merge,
+    new_delta,
+    new_record,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -603,7 +613,7 @@ class Session(MutableMapping[str, Any]):
             key = backend.ids.key(self.id)
             self._created = now = backend.clock()
             seal = backend.sealer.seal_record(key, self._nonce) if backend.sealer else b""
-            record = Record(delta.set, now, now, now, 1, seal)
+            record = new_record((delta.set, now, now, now, 1, seal))
             try:
                 backend.store.create(key, record, self._ttl())
             except KeyTaken:
@@ -631,10 +641,14 @@ class Session(MutableMapping[str, Any]):
 
     def _settle(self, delta: Delta) -> None:
         """Remember that *delta* is stored."""
-        self._stored = self._fields = merge(self._stored, delta)
-        self._changed = {}
-        if delta.deleted or delta.cleared:
+        changes, deleted, cleared = delta
+        if deleted or cleared:
+            self._stored = merge(self._stored, delta)
             self._deleted, self._cleared = frozenset(), False
+        else:
+            self._stored = {**self._stored, **changes}
+        self._fields = self._stored
+        self._changed = {}
         self._touch_due = False
 
     def _touch(self) -> None:
@@ -681,7 +695,7 @@ class Session(MutableMapping[str, Any]):
         limit = self._backend.max_size
         if encoded and sum(map(len, encoded.values())) + sum(map(len, fields.values())) > limit:
             self._check_size(encoded)
-        delta = Delta(encoded, self._deleted, self._cleared)
+        delta = new_delta((encoded, self._deleted, self._cleared))
         self._pending = delta if final else None
         return delta
 

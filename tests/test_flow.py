@@ -348,6 +348,40 @@ def test_an_internal_redirect_keeps_the_session_and_tells_it_once(wrap, store):
     assert stored(middleware, answer.id) == {"n": 2}
 
 
+def test_an_internal_redirect_need_not_close_the_first_body_before(wrap, store):
+    def app(environ, start_response):
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+        start_response("200 OK", [])
+        return (part for part in [str(session["n"]).encode(), b"!"])
+
+    middleware = wrap(app)
+
+    def error_documents(environ, start_response):
+        first = middleware(environ, lambda *args: None)
+        second = middleware(environ, start_response)
+        first.close()
+        return second
+
+    answer = serve(error_documents)
+    assert answer.body == b"2!"
+    assert stored(middleware, answer.id) == {"n": 2}
+
+
+def test_a_body_that_cannot_be_read_costs_the_id_and_no_more(wrap, caplog):
+    class Broken:
+        def read(self, size=-1):
+            raise OSError("the client is gone")
+
+    environ = Request.blank("/read", method="POST").environ | {
+        "CONTENT_TYPE": "application/x-www-form-urlencoded",
+        "CONTENT_LENGTH": "10",
+        "wsgi.input": Broken(),
+    }
+    assert serve(wrap(visit, find_id="form:sid"), environ=environ).status == "200 OK"
+    assert [r.event for r in caplog.records] == ["finder failed"]
+
+
 def test_two_middlewares_under_two_keys_are_two_sessions(store):
     def app(environ, start_response):
         environ["a.session"]["who"] = "a"
@@ -569,9 +603,22 @@ class BadCarrier:
         pass
 
 
-def test_a_header_with_a_control_character_is_refused_by_us(wrap):
+class ReplacingCarrier(BadCarrier):
+    def place(self, id, reply):
+        reply.headers["Content-Type"] = "a\r\nSet-Cookie: x=1"
+        return True
+
+
+@pytest.mark.parametrize("carrier", [BadCarrier(), ReplacingCarrier()])
+def test_a_header_with_a_control_character_is_refused_by_us(wrap, carrier):
+    def visit(environ, start_response):
+        session["n"] = 1
+        session.save()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b""]
+
     with pytest.raises(nocookie.NocookieError, match="control character"):
-        serve(wrap(visit, find_id=BadCarrier()), path="/write")
+        serve(wrap(visit, find_id=carrier))
 
 
 # -- finders -------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
@@ -71,6 +72,13 @@ class Delta(NamedTuple):
     deleted: Collection[str] = ()
     #: Remove every field first, also those that others added meanwhile.
     cleared: bool = False
+
+
+#: Make a `Record` or a `Delta` of a tuple, without the detour of the named constructor.
+new_record: Callable[[tuple[Mapping[str, bytes], float, float, float, int, bytes]], Record]
+new_record = partial(tuple.__new__, Record)
+new_delta: Callable[[tuple[Mapping[str, bytes], Collection[str], bool]], Delta]
+new_delta = partial(tuple.__new__, Delta)
 
 
 class Missing(enum.Enum):

@@ -13,16 +13,15 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Final
 
 from nocookie.errors import SessionGone
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged, merge
+from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged, merge, new_record
 
 __all__ = ["MemoryStore"]
 
-#: How many of the longest idle records a `create` looks at. Two for each that comes: so what
-#: is expired goes faster than new ones come, and no create takes long.
+#: How many of the longest idle records a `create` removes if they have expired. Two for each that
+#: comes: so what is expired goes faster than new ones come, and no create takes long.
 SWEEP_PER_CREATE: Final = 2
 
 
@@ -53,16 +52,20 @@ class MemoryStore:
     def create(self, key: str, record: Record, ttl: float) -> None:
         now = self._clock()
         with self._lock:
-            there = self._records.get(key)
-            if there is not None and there.expires > now:
-                raise KeyTaken
-            self._records.pop(key, None)
-            self._sweep(now, SWEEP_PER_CREATE)
-            while len(self._records) >= self._max_sessions:
-                self._records.popitem(last=False)
-            self._records[key] = Record(
-                dict(record.fields), record.created, now, now + ttl, 1, record.seal
-            )
+            records = self._records
+            if key in records:
+                if records[key].expires > now:
+                    raise KeyTaken
+                del records[key]
+            for _ in range(SWEEP_PER_CREATE):
+                oldest = next(iter(records), None)
+                if oldest is None or records[oldest].expires > now:
+                    break
+                del records[oldest]
+            while len(records) >= self._max_sessions:
+                records.popitem(last=False)
+            fields, created, *_, seal = record
+            records[key] = new_record((dict(fields), created, now, now + ttl, 1, seal))
 
     def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
         now = self._clock()
@@ -70,8 +73,8 @@ class MemoryStore:
             fields, created, _, _, version, seal = self._alive(key, now)
             if expect is not None and expect != version:
                 raise VersionChanged
-            self._records[key] = Record(
-                merge(fields, delta), created, now, now + ttl, version + 1, seal
+            self._records[key] = new_record(
+                (merge(fields, delta), created, now, now + ttl, version + 1, seal)
             )
             self._records.move_to_end(key)
 
@@ -89,8 +92,8 @@ class MemoryStore:
             if new in self._records:
                 raise KeyTaken
             del self._records[old]
-            self._records[new] = Record(
-                merge(fields, delta), created, now, now + ttl, version + 1, seal
+            self._records[new] = new_record(
+                (merge(fields, delta), created, now, now + ttl, version + 1, seal)
             )
 
     def destroy(self, key: str) -> None:
@@ -101,8 +104,12 @@ class MemoryStore:
         """Nothing to release: what is stored stays as long as the store does."""
 
     def purge(self, limit: int) -> int:
+        now = self._clock()
         with self._lock:
-            return self._sweep(self._clock(), limit, look_at=None)
+            expired = [key for key, record in self._records.items() if record.expires <= now]
+            for key in expired[:limit]:
+                del self._records[key]
+        return len(expired[:limit])
 
     def keys(self) -> Iterator[str]:
         now = self._clock()
@@ -115,14 +122,6 @@ class MemoryStore:
         if record is None or record.expires <= now:
             raise SessionGone("the session has ended")
         return record
-
-    def _sweep(self, now: float, limit: int, look_at: int | None = SWEEP_PER_CREATE) -> int:
-        expired = [
-            key for key, record in islice(self._records.items(), look_at) if record.expires <= now
-        ][:limit]
-        for key in expired:
-            del self._records[key]
-        return len(expired)
 
     def _after_fork(self) -> None:
         # Another thread may have held the lock at the fork; here nobody would ever release it.
