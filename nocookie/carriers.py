@@ -71,7 +71,7 @@ class Reply:
     def announce(self, name: str, id: str) -> None:
         """Give the client its id in a header, which browser code of another origin may then
         read (Fetch, section 3.3.2)."""
-        self.headerlist.append((name, id))
+        self.set(name, id)
         origin = self.environ.get("HTTP_ORIGIN")
         if origin is not None and origin.lower() != _origin(self.environ):
             self.add_word("Access-Control-Expose-Headers", name)
@@ -89,6 +89,12 @@ class Reply:
     def add_word(self, name: str, word: str) -> None:
         """Add *word* to a header that is a list, unless it or `*` is there."""
         wanted = name.lower()
+        for header, _ in self.headerlist:
+            if header.lower() == wanted:
+                break
+        else:
+            self.headerlist.append((name, word))
+            return
         there = [value for header, value in self.headerlist if header.lower() == wanted]
         words = [part.strip() for value in there for part in value.split(",")]
         if "*" not in words and word.lower() not in map(str.lower, words):

@@ -74,7 +74,9 @@ class SessionManager:
                 text = read(environ)
                 if text is None:
                     continue
-                presented += ((text, self._key(text), carrier),)
+                key = self._key(text)
+                if not presented or key != presented[0][1]:
+                    presented += ((text, key, carrier),)
                 continue
             except NotAnId as error:
                 why = error.reason
@@ -85,7 +87,7 @@ class SessionManager:
                 continue
             if reason == "absent":
                 reason = why
-        if len(presented) > 1 and len({id for id, _, _ in presented}) > 1:
+        if len(presented) > 1:
             emit("conflict", "one request, several ids")
         return presented, reason
 
@@ -95,31 +97,32 @@ class SessionManager:
         Raises `SessionGone` and `StoreError`; then nothing was changed in *reply*.
         """
         real = session._sess
-        if real is None or real._values is None:
+        if real is None:
             return
         real._commit()
         for name in self._vary:
             reply.add_word("Vary", name)
-        told = real._id is not real._given and real.must_propagate
-        if told:
-            told = self._tell(real, reply)
+        if real._values is None:
+            return
+        tell = real._id is not real._given and real.must_propagate
+        if tell:
+            self._tell(real, reply)
         elif real._ended and real._brought_by is not None:
             real._brought_by.forget(reply)
-        in_url = bool(self._in_url) and (told or real._brought_by in self._in_url)
-        if told or in_url:
+        in_url = bool(self._in_url) and (tell or real._brought_by in self._in_url)
+        if tell or in_url:
             _keep_in(reply, in_url)
 
-    def _tell(self, session: Session, reply: Reply) -> bool:
-        """Give the client its id; return whether this response carries it."""
+    def _tell(self, session: Session, reply: Reply) -> None:
+        """Give the client its id. Where no header can, the application does, in its page."""
         if not self._placed(session, reply):
             if self.id_header is None:
-                return False
+                return
             reply.announce(self.id_header, session.id)
         text = "".join([part for pair in reply.headerlist for part in pair])
         # What would end a header and begin another (RFC 9110, section 5.5).
         if "\r" in text or "\n" in text or "\0" in text:
             raise NocookieError("a header of the response has a control character in it")
-        return True
 
     def _placed(self, session: Session, reply: Reply) -> bool:
         # What the client proved that it can carry is what it gets back.

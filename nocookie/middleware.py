@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nocookie.carriers import Reply
 from nocookie.errors import SessionConflict, SessionGone, StoreError
-from nocookie.events import emit
+from nocookie.events import emit, logger
 from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
 from nocookie.sessions import Session, SessionObject
@@ -70,7 +70,7 @@ class SessionMiddleware:
             # An outer SessionMiddleware serves this request already: one load, one commit.
             return self.app(environ, start_response)
         exchange = environ[self.environ_key] = _Exchange(self.manager, environ)
-        if there is not None:
+        if there is not None and there._manager is self.manager:
             exchange._go_on(there)
         if self._first or self.manager.prepares:
             self._prepare(environ)
@@ -81,7 +81,7 @@ class SessionMiddleware:
             body = self.app(environ, exchange._start)
             if exchange._sess is None and type(body) is list and exchange._status:
                 # The way of most requests: nobody asked for the session.
-                exchange._environ = None
+                exchange._let_go()
                 if not exchange._sent:
                     start_response(exchange._status, exchange._headers)
                 return body
@@ -91,14 +91,12 @@ class SessionMiddleware:
                 exchange._end()
                 return body
         except (StoreError, SessionConflict) as error:
-            exchange._environ = None
-            _close(body)
+            exchange._give_up(body)
             if exchange._sent:
                 raise
             return _failure(error, environ, start_response)
         except BaseException:
-            exchange._environ = None
-            _close(body)
+            exchange._give_up(body)
             raise
         return _Body(body, exchange, environ, copy_context())
 
@@ -164,8 +162,23 @@ class _Exchange(SessionObject):
         """The application is done: nothing of it runs any more."""
         session = self._sess
         if session is not None and self._sent:
-            _save_late(session)
+            _finish_late(session)
+        self._let_go()
+
+    def _give_up(self, body: Iterable[bytes]) -> None:
+        """The request failed: nothing more of it is saved, not even by an error page."""
+        self._sess = None
+        self._let_go()
+        try:
+            _close(body)
+        except Exception:  # the failure before is what counts
+            logger.exception("closing the body of a failed response failed too")
+
+    def _let_go(self) -> None:
+        # environ holds this object, and what the server gave us may hold environ: see rule 4.
         self._environ = None
+        self.__dict__.pop("_start_response", None)
+        self.__dict__.pop("_server_write", None)
 
     def _go_on(self, earlier: SessionObject) -> None:
         """Serve a request once more, after an internal redirect: the session is the same."""
@@ -208,15 +221,15 @@ class _Body:
                 assert self._app_body is not None
                 self._chunks = iter(self._app_body)
             chunk = next(self._chunks, None)
-            if not exchange._sent and exchange._status:
+            if not exchange._sent and exchange._status and self._app_body is not None:
                 exchange._send()
         except (StoreError, SessionConflict) as error:
             if exchange._sent:
                 raise
-            self._close_app_body()
-            exchange._sent = True
-            failure = _failure(error, self._environ, exchange._start_response)
-            self._chunks = iter(failure)
+            start_response = exchange._start_response
+            exchange._give_up(self._app_body or ())
+            self._app_body = None
+            self._chunks = iter(_failure(error, self._environ, start_response))
             chunk = next(self._chunks, None)
         if chunk is None:
             raise StopIteration
@@ -234,18 +247,19 @@ class _Body:
             _close(body)
 
 
-def _save_late(session: Session) -> None:
+def _finish_late(session: Session) -> None:
     """Write what was saved after the commit: into a record that exists, under the id that the
-    client has. Anything else cannot be done any more, and is reported."""
-    if not session._marked and not session._backend.auto:
-        return
+    client has. Anything else cannot be done any more, and is reported. Renew what was only read."""
     try:
-        if not session._marked and not session._has_changes():
-            return
-        if session._key is None or session._is_moving():
-            emit("lost", "a new session or id, saved after the response began", session._named())
-            return
-        session.save()
+        if session._marked or (session._backend.auto and session._has_changes()):
+            if session._key is not None and not session._is_moving():
+                session.save()
+            elif session._changed or session._key is not None:
+                emit(
+                    "lost", "a new session or id, saved after the response began", session._named()
+                )
+        elif session._touch_due:
+            session._touch()
     except Exception as error:  # the response is out: nobody is left to be told but the log
         detail = f"saved after the response began: {type(error).__name__}"
         emit("lost", detail, session._named())

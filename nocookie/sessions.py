@@ -68,7 +68,8 @@ TOUCH_EVERY: Final = 60.0
 TOUCH_SHARE: Final = 20
 
 #: A fresh id that is taken means a broken random generator; the second try is generous.
-CREATE_TRIES: Final = 3
+FRESH_TRIES: Final = 3
+_REPEATS: Final = "fresh ids are in use already: the random generator repeats itself"
 
 #: How often `mutate` tries against other writers before it gives up, and how long in seconds
 #: it waits at most before a try: 32 writers on one key finish well within.
@@ -148,12 +149,12 @@ class Session(MutableMapping[str, Any]):
     _brought_by: Any = None
     #: To be saved at the commit.
     _marked = False
-    #: The delta as `save()` found it, if nothing can have changed since.
-    _pending: Delta | None = None
     #: The record is to be renewed though nothing is saved.
     _touch_due = False
     #: "store" or "gone" after an operation failed that way: see the middleware.
     _failed: str | None = None
+    #: The store key of a record that the client's id names and that cannot be read.
+    _unreadable: str | None = None
     #: A record that the client knew was ended in this request.
     _ended = False
     #: Encoded values as the store has them, and the same less what was deleted since.
@@ -280,7 +281,7 @@ class Session(MutableMapping[str, Any]):
         if type(key) is not str:
             raise ValueRefused(str(key), f"keys are text, not {type(key).__name__}")
         self._values[key] = value
-        self._changed[key] = self._pending = None
+        self._changed[key] = None
         if key in self._deleted:
             self._deleted -= {key}
 
@@ -292,8 +293,8 @@ class Session(MutableMapping[str, Any]):
         self._changed.pop(key, None)
         if key in self._fields:
             self._fields = {name: data for name, data in self._fields.items() if name != key}
+        if key in self._stored:
             self._deleted |= {key}
-        self._pending = None
 
     def __contains__(self, key: object) -> bool:
         if self._values is None:
@@ -360,18 +361,19 @@ class Session(MutableMapping[str, Any]):
         """
         if self._values is None:
             self._load()
-        delta = self._pending or self._checked_delta()
+        delta = self._checked_delta()
         try:
             self._write(delta)
         except SessionGone:
-            self._failed = "gone"
+            # Known now, and the application's to handle: the commit must not try again.
+            self._failed, self._marked = "gone", False
             raise
         except StoreError as error:
             self._failed = "store"
             emit("store error", str(error), self._named())
             raise
         self._marked = False
-        self._pending = None
+        self._failed = None
 
     persist = save
 
@@ -381,15 +383,16 @@ class Session(MutableMapping[str, Any]):
         stored unless something is put into it and saved. Raises `StoreError`."""
         if self._values is None:
             self._load()
-        if self._key is not None:
+        key = self._key or self._unreadable
+        if key is not None:
             try:
-                self._backend.store.destroy(self._key)
+                self._backend.store.destroy(key)
             except StoreError as error:
                 self._failed = "store"
                 emit("store error", str(error), self._named())
                 raise
-            emit("ended", "", self._named())
-            self._ended = True
+            emit("ended", "", key[:FINGERPRINT_LENGTH])
+            self._ended, self._failed, self._unreadable = True, None, None
         self._detach("destroyed")
 
     invalidate = delete
@@ -432,19 +435,22 @@ class Session(MutableMapping[str, Any]):
         """
         if self._values is None:
             self._load()
+        if self._marked and self._key is not None:
+            self.save()  # what was saved before comes before
         key = self._key
         if key is None:
-            result = change(self)
-            self._marked = True
-            return result
+            return self._change_new(change)
         self._notice_changes()
         try:
             for _ in range(MUTATE_TRIES):
                 found = self._backend.store.load(key)
                 if not isinstance(found, Record):
                     raise SessionGone("the session has ended")
-                draft = self._draft(found)
+                draft = self._draft(key, found)
                 result = change(draft)
+                if draft._key is None:  # it met a value that is corrupted
+                    self._distrust()
+                    return self._change_new(change)
                 delta = draft._checked_delta()
                 try:
                     self._backend.store.save(key, delta, self._ttl(), expect=found.version)
@@ -474,6 +480,7 @@ class Session(MutableMapping[str, Any]):
                     outcome = self._accept(id, key, found)
                     if outcome is None:
                         self._given, self._brought_by = id, carrier
+                        self._failed = None
                         if self._is_new is None:
                             self._is_new = False
                         return
@@ -481,6 +488,8 @@ class Session(MutableMapping[str, Any]):
                     assert isinstance(found, Missing)
                     outcome = found.value
                 why = why or outcome
+                if outcome == "corrupted" and self._unreadable is None:
+                    self._unreadable = key
                 if outcome != "unknown":
                     emit(outcome, "", key[:FINGERPRINT_LENGTH])
         except StoreError as error:
@@ -524,7 +533,6 @@ class Session(MutableMapping[str, Any]):
         """Have these values, and no changes."""
         self._fields, self._values, self._changed = fields, {}, {}
         self._deleted, self._cleared = frozenset(), False
-        self._pending = None
 
     def _detach(self, reason: str) -> None:
         """Be an empty session without a record, for *reason*."""
@@ -546,16 +554,19 @@ class Session(MutableMapping[str, Any]):
             if backend.sealer is not None:
                 data = backend.sealer.open(self._nonce, key, data)
             value = self._values[key] = backend.codec.loads(data)
-        except (BadSeal, Undecodable) as error:
+        except (BadSeal, Undecodable, UnicodeEncodeError) as error:
             # What one value can no longer be trusted for, the whole session cannot. The record
             # is kept: it may be a later version's, or the secret that is missing here.
             emit("corrupted", str(error), self._named())
-            self._detach("corrupted")
-            self._is_new, self._given = True, None
+            self._distrust()
             raise KeyError(key) from None
-        if type(value) in _COMPARED:
-            self._pending = None  # from here on it may change in place
         return value
+
+    def _distrust(self) -> None:
+        """Be new, because the record turned out to be corrupted. It stays where it is."""
+        self._unreadable = self._key
+        self._detach("corrupted")
+        self._is_new, self._given = True, None
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -571,7 +582,7 @@ class Session(MutableMapping[str, Any]):
         `StoreError`."""
         if self._marked:
             self.save()
-        elif self._values is None:
+        elif self._values is None or self._failed == "gone":
             return
         elif self._backend.auto and self._has_changes():
             self.save()
@@ -595,11 +606,7 @@ class Session(MutableMapping[str, Any]):
             return
         backend = self._backend
         if self._id != self._given and self._is_moving():
-            new_key = backend.ids.key(self.id)
-            seal = backend.sealer.seal_record(new_key, self._nonce) if backend.sealer else b""
-            backend.store.rotate(key, new_key, delta, seal, self._ttl())
-            emit("rotated", "", self._named())
-            self._key = new_key
+            self._rotate(key, delta)
         elif delta.set or delta.deleted or delta.cleared:
             backend.store.save(key, delta, self._ttl())
         elif self._touch_due:
@@ -607,9 +614,24 @@ class Session(MutableMapping[str, Any]):
             return
         self._settle(delta)
 
+    def _rotate(self, key: str, delta: Delta) -> None:
+        backend = self._backend
+        for _ in range(FRESH_TRIES):
+            new_key = backend.ids.key(self.id)
+            seal = backend.sealer.seal_record(new_key, self._nonce) if backend.sealer else b""
+            try:
+                backend.store.rotate(key, new_key, delta, seal, self._ttl())
+            except KeyTaken:
+                self._id = backend.ids.new()
+                continue
+            emit("rotated", "", self._named())
+            self._key = new_key
+            return
+        raise StoreError(_REPEATS)
+
     def _create(self, delta: Delta) -> None:
         backend = self._backend
-        for _ in range(CREATE_TRIES):
+        for _ in range(FRESH_TRIES):
             key = backend.ids.key(self.id)
             self._created = now = backend.clock()
             seal = backend.sealer.seal_record(key, self._nonce) if backend.sealer else b""
@@ -626,16 +648,17 @@ class Session(MutableMapping[str, Any]):
             emit("created", "", key[:FINGERPRINT_LENGTH])
             self._settle(delta)
             return
-        raise StoreError("fresh ids are in use already: the random generator repeats itself")
+        raise StoreError(_REPEATS)
 
     def _join(self, key: str) -> None:
         """Another request of the same gateway session stored it first: save into that."""
         found = self._backend.store.load(key)
-        changes = self._values
+        changes, id = self._values, self._id
         assert changes is not None
-        assert self._id is not None
-        if not isinstance(found, Record) or self._accept(self._id, key, found) is not None:
-            raise SessionConflict("another request ended the session")
+        assert id is not None
+        if not isinstance(found, Record) or self._accept(id, key, found) is not None:
+            # It cannot be ours: its time is over by our limits, or its secret is not ours.
+            self._backend.store.destroy(key)
         self.update(changes)
         self._write(self._checked_delta())
 
@@ -677,27 +700,21 @@ class Session(MutableMapping[str, Any]):
         assert self._values is not None
         changed, fields = self._changed, self._fields
         encoded: dict[str, bytes] = {}
-        final = True
         for name, value in self._values.items():
             if name in changed:
                 data = changed[name]
                 if type(value) not in _IMMUTABLE:
                     # It may still change in place before the commit: not to be remembered.
-                    final = False
                     data = self._encoded(name, value)
                 elif data is None:
                     data = changed[name] = self._encoded(name, value)
                 encoded[name] = data
-            elif type(value) in _COMPARED:
-                final = False
-                if self._differs(name, value, fields[name]):
-                    encoded[name] = self._encoded(name, value)
+            elif type(value) in _COMPARED and self._differs(name, value, fields[name]):
+                encoded[name] = self._encoded(name, value)
         limit = self._backend.max_size
         if encoded and sum(map(len, encoded.values())) + sum(map(len, fields.values())) > limit:
             self._check_size(encoded)
-        delta = new_delta((encoded, self._deleted, self._cleared))
-        self._pending = delta if final else None
-        return delta
+        return new_delta((encoded, self._deleted, self._cleared))
 
     def _encoded(self, name: str, value: Any) -> bytes:
         backend = self._backend
@@ -738,13 +755,18 @@ class Session(MutableMapping[str, Any]):
 
     # -- compare and set ------------------------------------------------------------------------
 
-    def _draft(self, found: Record) -> Session:
+    def _change_new(self, change: Callable[[MutableMapping[str, Any]], T]) -> T:
+        result = change(self)
+        self._marked = True
+        return result
+
+    def _draft(self, key: str, found: Record) -> Session:
         """A session on the record as it is stored now."""
         draft = Session._of(self._backend, (), None)
-        draft._id, draft._key, draft._nonce = self._id, self._key, self._nonce
-        draft._created, draft._is_new, draft._reason = found.created, False, None
-        draft._stored = found.fields
-        draft._begin(found.fields)
+        assert self._id is not None
+        draft._is_new = False
+        if draft._accept(self._id, key, found) is not None:
+            draft._detach("corrupted")
         return draft
 
     def _rebase(self, found: Record, delta: Delta) -> None:
@@ -767,7 +789,6 @@ class Session(MutableMapping[str, Any]):
             if self._cleared
             else {name: data for name, data in fields.items() if name not in self._deleted}
         )
-        self._pending = None
         self._touch_due = False
 
     def _notice_changes(self) -> None:
@@ -848,8 +869,11 @@ class SessionObject(MutableMapping[str, Any]):
     def save(self) -> None:
         """Have the session saved at the commit, before the response's first byte leaves.
 
-        Raises `ValueRefused` now, in the handler, if a value cannot be saved.
+        Raises `ValueRefused` now, in the handler, if a value cannot be saved, and
+        `UnboundSessionError` if the request is over and no commit will come.
         """
+        if self._environ is None:
+            raise UnboundSessionError("the request of this session is over")
         self._session()._mark()
 
     def persist(self) -> None:

@@ -26,7 +26,7 @@ Optional powers are protocols of their own (`Purgeable`, `Listable`); ask with i
 from __future__ import annotations
 
 import enum
-import json
+import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -174,38 +174,39 @@ def merge(fields: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
 
 # -- for stores that keep a record's fields in one piece ----------------------------------------
 #
-#     2 bytes   the length of the header
-#     header    JSON: {name: length of its value, ...}
-#     values    one after the other, in that order
+#     4 bytes        n, how many fields there are
+#     n x 4 bytes    the length of each name, in characters
+#     n x 4 bytes    the length of each value, in bytes
+#     names          one after the other, in UTF-8
+#     values         one after the other
 #
-# The header is decoded by C code and the values are only cut, so a hundred fields cost little
-# more than three. Headers longer than 65,535 bytes take the form 0xFFFF, then 4 bytes of length.
+# Numbers are big-endian. Names are decoded all at once and values are only cut.
 
 
 def pack(fields: Mapping[str, bytes]) -> bytes:
-    header = json.dumps({name: len(value) for name, value in fields.items()}).encode("ascii")
-    size = len(header)
-    length = size.to_bytes(2, "big") if size < 0xFFFF else b"\xff\xff" + size.to_bytes(4, "big")
-    return b"".join((length, header, *fields.values()))
+    n = len(fields)
+    lengths = struct.pack(f">{2 * n + 1}I", n, *map(len, fields), *map(len, fields.values()))
+    names = "".join(fields).encode("utf-8", "surrogatepass")
+    return b"".join((lengths, names, *fields.values()))
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
     """Raises ValueError if *data* is not what `pack` made, to the last byte."""
-    start = 2
-    size = int.from_bytes(data[:2], "big")
-    if size == 0xFFFF:
-        start = 6
-        size = int.from_bytes(data[2:6], "big")
-    here = start + size
-    lengths = json.loads(data[start:here])
-    if type(lengths) is not dict:
-        raise ValueError("no header")
-    fields = {}
-    for name, length in lengths.items():
-        if type(length) is not int or length < 0:
-            raise ValueError("no length")
-        fields[name] = data[here : here + length]
-        here += length
-    if here != len(data):
+    try:
+        (n,) = struct.unpack_from(">I", data)
+        lengths = struct.unpack_from(f">{2 * n}I", data, 4)
+    except (struct.error, OverflowError, MemoryError):
+        raise ValueError("cut short") from None
+    names_at, value_at = 4 + 8 * n, len(data) - sum(lengths[n:])
+    if value_at < names_at:
         raise ValueError("cut short")
+    names = data[names_at:value_at].decode("utf-8", "surrogatepass")
+    fields = {}
+    name_at = 0
+    for name_length, value_length in zip(lengths[:n], lengths[n:], strict=True):
+        fields[names[name_at : name_at + name_length]] = data[value_at : value_at + value_length]
+        name_at += name_length
+        value_at += value_length
+    if name_at != len(names) or len(fields) != n:
+        raise ValueError("the names do not fit")
     return fields
