@@ -94,6 +94,23 @@ def test_a_session_that_ended_meanwhile_is_409(store, app):
     assert b"saved" not in answer.body
 
 
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("app", APPS)
+def test_after_a_failure_is_answered_nothing_is_saved_any_more(store, app, gone, caplog):
+    id = known_id(store)
+    store.trips.clear()
+    store.fail("save", gone=gone)
+    middleware = wrap(app, store)
+    body = middleware(
+        {"REQUEST_METHOD": "GET", "HTTP_X_SESSION_ID": id}, lambda *_: store.fail() or print
+    )
+    list(body)
+    if hasattr(body, "close"):
+        body.close()
+    assert store.trips == ["load", "save"]
+    assert "lost" not in [record.event for record in caplog.records]
+
+
 def test_the_body_that_is_replaced_is_closed(store):
     id = known_id(store)
     store.fail("save")
@@ -123,9 +140,13 @@ def test_an_application_may_handle_the_failure(store):
     assert (answer.status, answer.body) == ("200 OK", b"without a session today")
 
 
-def test_an_application_may_handle_the_end_of_its_session(store):
+@pytest.mark.parametrize("before", ["nothing", "save", "regenerate_id"])
+@pytest.mark.parametrize("auto", [True, False])
+def test_an_application_may_handle_the_end_of_its_session(store, before, auto):
     def app(environ, start_response):
         session["n"] = 2
+        if before != "nothing":
+            getattr(session, before)()
         try:
             session.persist()
         except SessionGone:
@@ -134,8 +155,24 @@ def test_an_application_may_handle_the_end_of_its_session(store):
         raise AssertionError
 
     id = known_id(store)
-    store.fail("save", gone=True)
-    assert serve(wrap(app, store), id).status == "410 Gone"
+    store.fail("save", "rotate", gone=True)
+    middleware = SessionMiddleware(app, use_cookies=False, type=store, auto=auto)
+    assert serve(middleware, id).status == "410 Gone"
+
+
+def test_a_failure_that_was_overcome_is_not_blamed_for_a_later_500(store):
+    def app(environ, start_response):
+        try:
+            session["n"]
+        except StoreError:
+            store.fail()
+            session["n"]
+        start_response("500 My Own", [])
+        return [b"mine"]
+
+    id = known_id(store)
+    store.fail("load")
+    assert serve(wrap(app, store), id).status == "500 My Own"
 
 
 def test_a_touch_of_a_session_that_ended_is_silent(clock):

@@ -304,6 +304,51 @@ def test_a_late_save_of_a_session_that_ended_is_reported(wrap, store, caplog):
     assert "lost" in [r.event for r in caplog.records if r.levelname == "WARNING"]
 
 
+def test_a_session_that_is_only_read_in_the_stream_stays_alive(clock):
+    store = CountingStore(clock=clock)
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/write":
+            session["n"] = 1
+            session.save()
+        start_response("200 OK", [])
+        return (str(session.get("n")).encode() for _ in range(1))
+
+    middleware = SessionMiddleware(app, use_cookies=False, type=store, clock=clock)
+    id = serve(middleware, path="/write").id
+    for _ in range(5):
+        clock.advance(1000)
+        assert serve(middleware, id).body == b"1"
+
+
+def test_a_late_save_without_data_loses_nothing_and_says_nothing(wrap, caplog):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            session.save()
+
+        return body()
+
+    serve(wrap(app))
+    assert caplog.records == []
+
+
+def test_a_save_after_the_request_is_an_error(wrap):
+    kept = []
+
+    def app(environ, start_response):
+        session["a"] = 1
+        kept.append(environ["nocookie.session"])
+        start_response("200 OK", [])
+        return [b""]
+
+    serve(wrap(app))
+    with pytest.raises(nocookie.UnboundSessionError, match="over"):
+        kept[0].save()
+
+
 # -- several passes ------------------------------------------------------------------------------
 
 
@@ -380,6 +425,43 @@ def test_a_body_that_cannot_be_read_costs_the_id_and_no_more(wrap, caplog):
     }
     assert serve(wrap(visit, find_id="form:sid"), environ=environ).status == "200 OK"
     assert [r.event for r in caplog.records] == ["finder failed"]
+
+
+def test_what_raised_is_not_saved_by_the_error_page(wrap, store):
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/error":
+            session.get("x")
+            start_response("500 Oops", [])
+            return [b"sorry"]
+        session["evil"] = 1
+        session.save()
+        raise ZeroDivisionError
+
+    middleware = wrap(app)
+
+    def error_documents(environ, start_response):
+        try:
+            return middleware(environ, start_response)
+        except ZeroDivisionError:
+            environ["PATH_INFO"] = "/error"
+            return middleware(environ, start_response)
+
+    answer = serve(error_documents)
+    assert (answer.body, answer.id, store.trips) == (b"sorry", None, [])
+
+
+def test_two_middlewares_one_after_the_other_have_a_session_each(store):
+    other = CountingStore()
+    one = SessionMiddleware(visit, use_cookies=False, type=store)
+    two = SessionMiddleware(visit, use_cookies=False, type=other, secret="s" * 32)
+
+    def cascade(environ, start_response):
+        list(one(environ, lambda *args: None))
+        return two(environ, start_response)
+
+    answer = serve(cascade, path="/write")
+    assert (store.trips, other.trips) == (["create"], ["create"])
+    assert stored(two, answer.id) == {"n": 1}
 
 
 def test_two_middlewares_under_two_keys_are_two_sessions(store):
@@ -494,6 +576,35 @@ def test_a_response_with_an_id_is_not_stored_by_caches(wrap):
         return [b""]
 
     assert serve(wrap(app)).header("Cache-Control") == "no-store"
+
+
+@pytest.mark.parametrize("find_id", [Query(), lambda request: None])
+def test_a_page_that_hands_out_the_id_by_itself_is_not_stored_by_caches(wrap, find_id):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [("Cache-Control", "public")])
+        return [f'<a href="?sid={session.id}">'.encode()]
+
+    answer = serve(wrap(app, find_id=find_id, id_header="none"))
+    assert answer.header("Cache-Control") == "no-store"
+
+
+def test_an_id_is_not_said_twice(wrap):
+    def app(environ, start_response):
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [("X-Session-Id", session.id)])
+        return [b""]
+
+    assert len(serve(wrap(app)).id) == 43
+
+
+def test_one_id_in_two_carriers_is_looked_up_once(wrap, store):
+    middleware = wrap(visit, find_id=[Header("X-A"), Header("X-B")])
+    id = nocookie.Session({}, backend=middleware.manager.backend).id
+    serve(middleware, path="/read", headers={"X-A": id, "X-B": id})
+    assert store.trips == ["load"]
 
 
 @pytest.mark.parametrize(

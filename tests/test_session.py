@@ -68,6 +68,17 @@ def test_a_key_that_was_deleted_and_set_again_is_stored(open_):
     assert dict(open_(id)) == {"a": 2}
 
 
+def test_a_key_that_was_deleted_set_and_deleted_again_is_gone(open_):
+    id = saved(open_, a=1, b=1).id
+    session = open_(id)
+    session.pop("a")
+    session["a"] = 2
+    session.pop("a")
+    session.save()
+    assert dict(session) == {"b": 1}
+    assert dict(open_(id)) == {"b": 1}
+
+
 @pytest.mark.parametrize("key", [1, None, ("a",), b"bytes"])
 def test_keys_are_text(open_, key):
     with pytest.raises(ValueRefused, match="keys are text"):
@@ -335,6 +346,23 @@ def test_mutate_on_a_session_that_ended_says_so(open_):
         session.incr("n")
 
 
+def test_mutate_comes_after_what_was_saved_before(store, clock):
+    from helpers import serve
+
+    def app(environ, start_response):
+        session = environ["nocookie.session"]
+        session["n"] = 5
+        session.save()
+        assert session.incr("n") == 6
+        start_response("200 OK", [])
+        return [b""]
+
+    middleware = nocookie.SessionMiddleware(app, use_cookies=False, type=store, clock=clock)
+    id = serve(middleware).id
+    serve(middleware, id)
+    assert Session({}, id, backend=middleware.manager.backend)["n"] == 6
+
+
 def test_mutate_on_a_new_session_changes_it(open_):
     session = open_()
     assert session.incr("n", 5) == 5
@@ -460,6 +488,42 @@ def test_load_reads_again_and_drops_what_was_not_saved(open_):
     assert (dict(session), session.reason) == ({}, "unknown")
 
 
+def test_load_takes_back_what_was_saved_for_the_commit(store, clock):
+    from helpers import serve
+
+    def app(environ, start_response):
+        session = environ["nocookie.session"]
+        if "a" not in session:
+            session["a"] = 1
+            session.save()
+        else:
+            session["a"] = 2
+            session["b"] = 2
+            session.save()
+            session.load()
+            assert dict(session) == {"a": 1}
+        start_response("200 OK", [])
+        return [b""]
+
+    middleware = nocookie.SessionMiddleware(app, use_cookies=False, type=store, clock=clock)
+    id = serve(middleware).id
+    serve(middleware, id)
+    assert dict(Session({}, id, backend=middleware.manager.backend)) == {"a": 1}
+
+
+def test_a_rotation_onto_a_taken_id_draws_another(open_, monkeypatch):
+    victim, session = saved(open_, a="victim"), saved(open_, a="mine")
+    old, fresh = session.id, session._backend.ids.new()
+    draws = iter([victim.id, fresh])
+    monkeypatch.setattr(session._backend.ids, "new", lambda: next(draws), raising=False)
+    session.regenerate_id()
+    session.save()
+    assert session.id == fresh
+    assert open_(fresh)["a"] == "mine"
+    assert open_(victim.id)["a"] == "victim"
+    assert open_(old).is_new
+
+
 def test_a_taken_id_is_drawn_again_and_never_overwrites(open_, store, monkeypatch):
     victim = saved(open_, a="victim")
     session = open_()
@@ -522,6 +586,28 @@ def test_iterating_over_a_corrupted_session_finds_nothing(open_, store):
     session = open_(mine.id)
     assert dict(session) == {}
     assert session.reason == "corrupted"
+
+
+def test_incr_does_not_build_on_a_corrupted_value(open_, store):
+    mine = saved(open_, n=5, other=1)
+    tamper(store, mine._key, n=b"junk")
+    session = open_(mine.id)
+    assert session["other"] == 1
+    assert session.incr("n") == 1
+    assert (session.reason, session.is_new) == ("corrupted", True)
+    assert store.load(mine._key).fields["n"] == b"junk"  # nothing was written there
+    session.save()
+    assert dict(open_(session.id)) == {"n": 1}
+
+
+def test_logout_ends_a_session_with_a_corrupted_value(open_, store):
+    mine = saved(open_, user="u", prefs=1)
+    tamper(store, mine._key, prefs=b"junk")
+    session = open_(mine.id)
+    assert session.get("prefs") is None
+    session.delete()
+    assert list(store.keys()) == []
+    assert open_(mine.id).get("user") is None
 
 
 SECRET = {"secret": "s" * 32}
@@ -668,6 +754,23 @@ def test_two_first_requests_of_one_gateway_session_lose_nothing(store, clock, se
     one.save()
     two.save()
     assert dict(Session({}, "42", **options)) == {"a": 1, "b": 2}
+
+
+def test_a_gateway_session_under_stricter_limits_begins_anew(store, clock):
+    def gateway(**more):
+        options = {"type": store, "clock": clock, "strict": False, "id_key": "k"}
+        return Session({}, "42", **options, **more)
+
+    session = gateway(secret="the old secret of the house")
+    session["n"] = 1
+    session.save()
+    clock.advance(100)
+    for more in ({"timeout": 50}, {"secret": "another secret altogether"}):
+        late = gateway(**more)
+        assert late.get("n") in (None, 2)
+        late["n"] = 2
+        late.save()
+        assert gateway(**more)["n"] == 2
 
 
 def test_an_expired_gateway_session_begins_anew(gateway, clock):

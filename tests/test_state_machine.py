@@ -145,7 +145,8 @@ class TwoSessions(RuleBasedStateMachine):
         del view.session[name]
         del view.seen[name]
         view.assigned.discard(name)
-        if view.fields.pop(name, None) is not None:
+        view.fields.pop(name, None)
+        if name in view.loaded:
             view.deleted.add(name)
 
     @rule(handle=handles)
