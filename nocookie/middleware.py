@@ -80,14 +80,18 @@ class SessionMiddleware:
         try:
             body = self.app(environ, exchange._start)
             if exchange._sess is None and type(body) is list and exchange._status:
-                # The way of most requests: nobody asked for the session.
+                # The way of most requests, in few steps: nobody asked for the session.
                 exchange._let_go()
                 if not exchange._sent:
                     start_response(exchange._status, exchange._headers)
                 return body
+            whole = type(body) is list or type(body) is tuple or _is_file(body, environ)
             if exchange._status and not exchange._sent:
                 exchange._send()
-            if type(body) is list or type(body) is tuple or _is_file(body, environ):
+                if whole:  # nothing of the application runs any more
+                    exchange._let_go()
+                    return body
+            elif whole:
                 exchange._end()
                 return body
         except (StoreError, SessionConflict) as error:
@@ -117,9 +121,9 @@ class _Exchange(SessionObject):
     """
 
     _manager: SessionManager
-    _start_response: StartResponse
+    _start_response: Any = None
     _headers: Headers
-    _server_write: Callable[[bytes], object]
+    _server_write: Any = None
     _status = ""
     _sent = False
 
@@ -129,7 +133,10 @@ class _Exchange(SessionObject):
         if exc_info is not None:
             try:
                 if self._sent:
-                    return self._start_response(status, headers, exc_info)
+                    write: Callable[[bytes], object] = self._start_response(
+                        status, headers, exc_info
+                    )
+                    return write
             finally:
                 exc_info = None  # a traceback in a frame of its own is a cycle
         elif self._status:
@@ -144,8 +151,7 @@ class _Exchange(SessionObject):
 
     def _send(self) -> None:
         """Commit, then let the head go. Raises `StoreError` or `SessionConflict` before."""
-        session = self._sess
-        status, headers = self._status, self._headers
+        session, status, headers = self._sess, self._status, self._headers
         if session is not None:
             if session._failed and status.startswith("500"):
                 # The framework made its own answer of our error; ours says more.
@@ -176,9 +182,7 @@ class _Exchange(SessionObject):
 
     def _let_go(self) -> None:
         # environ holds this object, and what the server gave us may hold environ: see rule 4.
-        self._environ = None
-        self.__dict__.pop("_start_response", None)
-        self.__dict__.pop("_server_write", None)
+        self._environ = self._start_response = self._server_write = None
 
     def _go_on(self, earlier: SessionObject) -> None:
         """Serve a request once more, after an internal redirect: the session is the same."""

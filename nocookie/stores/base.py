@@ -193,20 +193,21 @@ def pack(fields: Mapping[str, bytes]) -> bytes:
 def unpack(data: bytes) -> dict[str, bytes]:
     """Raises ValueError if *data* is not what `pack` made, to the last byte."""
     try:
-        (n,) = struct.unpack_from(">I", data)
+        n = int.from_bytes(data[:4], "big")
         lengths = struct.unpack_from(f">{2 * n}I", data, 4)
     except (struct.error, OverflowError, MemoryError):
         raise ValueError("cut short") from None
-    names_at, value_at = 4 + 8 * n, len(data) - sum(lengths[n:])
-    if value_at < names_at:
+    name_lengths, value_lengths = lengths[:n], lengths[n:]
+    names_at, here = 4 + 8 * n, len(data) - sum(value_lengths)
+    if here < names_at:
         raise ValueError("cut short")
-    names = data[names_at:value_at].decode("utf-8", "surrogatepass")
+    names = data[names_at:here].decode("utf-8", "surrogatepass")
     fields = {}
-    name_at = 0
-    for name_length, value_length in zip(lengths[:n], lengths[n:], strict=True):
-        fields[names[name_at : name_at + name_length]] = data[value_at : value_at + value_length]
-        name_at += name_length
-        value_at += value_length
-    if name_at != len(names) or len(fields) != n:
+    at = 0
+    for name_length, value_length in zip(name_lengths, value_lengths):  # noqa: B905 - both are n
+        fields[names[at : at + name_length]] = data[here : here + value_length]
+        at += name_length
+        here += value_length
+    if at != len(names) or len(fields) != n:
         raise ValueError("the names do not fit")
     return fields

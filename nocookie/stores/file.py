@@ -41,6 +41,7 @@ from nocookie.stores.base import (
     Record,
     VersionChanged,
     merge,
+    new_record,
     pack,
     unpack,
 )
@@ -176,7 +177,7 @@ class FileStore:
             return Missing.CORRUPTED
         if type(created) is not float or type(accessed) is not float or type(seal) is not bytes:
             return Missing.CORRUPTED
-        return Record(fields, created, accessed, expires, version, seal)
+        return new_record((fields, created, accessed, expires, version, seal))
 
     def create(self, key: str, record: Record, ttl: float) -> None:
         now = self._clock()
