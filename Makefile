@@ -17,13 +17,14 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench mutants docs clean
 
 help:
 	@echo 'make demo    serve the demo on 127.0.0.1:8000 (PORT=8123 make demo: on another port)'
 	@echo 'make test    run the whole suite on the built wheel, under each Python from 3.11 that is here'
 	@echo 'make lint    ruff and mypy'
-	@echo 'make bench   measure what a request costs'
+	@echo 'make bench   measure what a request costs, beside Beaker'
+	@echo 'make mutants break the code on purpose and see which test notices'
 	@echo 'make docs    write docs/configuration.md from the table of options'
 	@echo 'make clean   remove what these made, except the data of the demo'
 
@@ -40,7 +41,11 @@ lint: $(BIN)/.lint
 	$(BIN)/mypy
 
 bench: .venv-bench/bin/.installed
-	.venv-bench/bin/python tests/bench/run.py
+	.venv-bench/bin/python tests/bench/run.py $(BENCH)
+
+mutants: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --group test
+	$(BIN)/python tests/mutants.py
 
 docs: $(BIN)/.installed
 	$(BIN)/python -c 'from nocookie.options import reference; print(reference(), end="")' \

@@ -368,6 +368,29 @@ def test_nested_middleware_is_one_session_one_load_and_one_commit(wrap, store):
     assert store.trips == ["load", "save"]
 
 
+def test_between_nested_middlewares_the_session_is_still_open(wrap, store):
+    def app(environ, start_response):
+        session["inner"] = 1
+        session.save()
+        start_response("200 OK", [])
+        return [b""]
+
+    inner = wrap(app)
+
+    def between(environ, start_response):
+        said = []
+        body = inner(environ, lambda *args: said.append(args))
+        session["between"] = 2
+        session.save()
+        start_response(*said[0])
+        return body
+
+    middleware = wrap(between)
+    answer = serve(middleware)
+    assert store.trips == ["create"]
+    assert stored(middleware, answer.id) == {"inner": 1, "between": 2}
+
+
 def test_an_internal_redirect_keeps_the_session_and_tells_it_once(wrap, store):
     def app(environ, start_response):
         session["n"] = session.get("n", 0) + 1
@@ -703,11 +726,14 @@ def test_several_different_ids_in_one_carrier_count_as_none(wrap):
 
 
 class BadCarrier:
+    def __init__(self, control):
+        self.control = control
+
     def find(self, request):
         return None
 
     def place(self, id, reply):
-        reply.headerlist.append(("X-Id", id + "\r\nX-Injected: 1"))
+        reply.headerlist.append(("X-Id", id + self.control + "X-Injected: 1"))
         return True
 
     def forget(self, reply):
@@ -716,12 +742,13 @@ class BadCarrier:
 
 class ReplacingCarrier(BadCarrier):
     def place(self, id, reply):
-        reply.headers["Content-Type"] = "a\r\nSet-Cookie: x=1"
+        reply.headers["Content-Type"] = "a" + self.control + "Set-Cookie: x=1"
         return True
 
 
-@pytest.mark.parametrize("carrier", [BadCarrier(), ReplacingCarrier()])
-def test_a_header_with_a_control_character_is_refused_by_us(wrap, carrier):
+@pytest.mark.parametrize("control", ["\r\n", "\r", "\n", "\0"])
+@pytest.mark.parametrize("carrier", [BadCarrier, ReplacingCarrier])
+def test_a_header_with_a_control_character_is_refused_by_us(wrap, carrier, control):
     def visit(environ, start_response):
         session["n"] = 1
         session.save()
@@ -729,7 +756,7 @@ def test_a_header_with_a_control_character_is_refused_by_us(wrap, carrier):
         return [b""]
 
     with pytest.raises(nocookie.NocookieError, match="control character"):
-        serve(wrap(visit, find_id=carrier))
+        serve(wrap(visit, find_id=carrier(control)))
 
 
 # -- finders -------------------------------------------------------------------------------------

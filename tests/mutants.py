@@ -1,0 +1,267 @@
+"""Break the code on purpose, one promise at a time, and see which test notices.
+
+    python tests/mutants.py [WORD ...]
+
+Each mutant is a change of one place in the library. A copy of the package with that change is put
+before the installed one, and the test files that should notice are run until the first failure.
+Prints the first test that failed for each, and fails itself if a mutant lives. Not part of the
+suite: it runs the suite some thirty times.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "nocookie"
+
+
+class Mutant(NamedTuple):
+    promise: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "an id that the store does not know is not adopted",
+        "ids.py", "    adopts = False", "    adopts = True", "test_recipe test_state_table",
+    ),
+    Mutant(
+        "the grammar comes before everything",
+        "ids.py", "if not _matches(text):", "if not text:", "test_hostile_ids test_ids",
+    ),
+    Mutant(
+        "a forged id is refused without a trip",
+        "ids.py", "if hmac.compare_digest(expected(random), mac):", "if True:",
+        "test_hostile_ids test_state_table",
+    ),
+    Mutant(
+        "the store sees a hash and not the id",
+        "ids.py", 'return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()',
+        "return text", "test_ids test_hostile_ids",
+    ),
+    Mutant(
+        "several ids in one carrier count as none",
+        "carriers.py", "    if len(different) > 1:\n        raise AmbiguousId\n", "",
+        "test_flow test_state_table",
+    ),
+    Mutant(
+        "a finder that raises costs the id and no more",
+        "manager.py", "except Exception as error:  # a finder",
+        "except KeyError as error:  # a finder", "test_flow",
+    ),
+    Mutant(
+        "a known id goes back by the carrier that brought it",
+        "manager.py", "self.carriers if brought_by is None else (brought_by,)",
+        "self.carriers", "test_flow",
+    ),
+    Mutant(
+        "a response with an id is not cached",
+        "manager.py", '    kept.append(("Cache-Control", "no-store"))\n', "", "test_flow",
+    ),
+    Mutant(
+        "Vary names the header that was consulted",
+        "manager.py", 'reply.add_word("Vary", name)', "pass", "test_flow",
+    ),
+    Mutant(
+        "the referrer policy is strict with a URL carrier",
+        "manager.py", "if in_url and not strict:", "if False:", "test_flow",
+    ),
+    Mutant(
+        "headers with control characters are refused by us",
+        "manager.py", 'if "\\r" in text or', 'if "\\a" in text or', "test_flow",
+    ),
+    Mutant(
+        "the commit comes before the head",
+        "middleware.py",
+        "            self._manager.commit(self, reply)\n            status, headers = reply.status, reply.headerlist\n        self._sent = True\n        self._server_write = self._start_response(status, headers)\n",
+        "            self._server_write = self._start_response(status, headers)\n            self._manager.commit(self, reply)\n            self._sent = True\n            return\n        self._sent = True\n        self._server_write = self._start_response(status, headers)\n",
+        "test_flow test_failures",
+    ),
+    Mutant(
+        "nothing is left behind in the thread",
+        "middleware.py", "return copy_context().run(self._respond, environ, start_response)",
+        "return self._respond(environ, start_response)", "test_isolation",
+    ),
+    Mutant(
+        "a stream runs in the context of its own request",
+        "middleware.py", "return self._context.run(self._step)", "return self._step()",
+        "test_isolation",
+    ),
+    Mutant(
+        "a request leaves no cycle",
+        "middleware.py", "self._environ = self._start_response = self._server_write = None",
+        "pass", "test_isolation",
+    ),
+    Mutant(
+        "a store that fails is 503",
+        "middleware.py", "except (StoreError, SessionConflict) as error:\n            exchange._give_up",
+        "except SessionConflict as error:\n            exchange._give_up", "test_failures",
+    ),
+    Mutant(
+        "a 500 that a framework made of our error is ours again",
+        "middleware.py", 'if session._failed and status.startswith("500"):', "if False:",
+        "test_failures",
+    ),
+    Mutant(
+        "after a failure nothing is saved any more",
+        "middleware.py", "        self._sess = None\n        self._let_go()", "        self._let_go()",
+        "test_failures test_flow",
+    ),
+    Mutant(
+        "a late save is written",
+        "middleware.py", "        if session is not None and self._sent:\n            _finish_late(session)\n",
+        "", "test_flow",
+    ),
+    Mutant(
+        "a nested middleware is one session",
+        "middleware.py", "if there is not None and is_bound(there):", "if False:", "test_flow",
+    ),
+    Mutant(
+        "a shared header list is never changed",
+        "middleware.py", "Reply(status, list(headers), self._environ)",
+        "Reply(status, headers, self._environ)", "test_flow",
+    ),
+    Mutant(
+        "a save sends the difference only",
+        "sessions.py", "            if name in changed:\n", "            if True:\n",
+        "test_session test_state_machine",
+    ),
+    Mutant(
+        "containers changed in place are noticed",
+        "sessions.py", "elif type(value) in _COMPARED and", "elif False and", "test_session",
+    ),
+    Mutant(
+        "clear is part of the delta",
+        "sessions.py", "        self._begin({})\n        self._cleared = True\n", "        self._begin({})\n",
+        "test_session test_state_machine",
+    ),
+    Mutant(
+        "delete acts at once",
+        "sessions.py", "                self._backend.store.destroy(key)\n            except StoreError",
+        "                pass\n            except StoreError", "test_session test_state_table",
+    ),
+    Mutant(
+        "the lifetime is decided on read",
+        "sessions.py", "now >= created + backend.lifetime or ", "", "test_session",
+    ),
+    Mutant(
+        "a touch is due at times only",
+        "sessions.py", "if now - accessed > backend.touch_after:", "if True:", "test_flow",
+    ),
+    Mutant(
+        "incr is exact",
+        "sessions.py", "expect=found.version", "expect=None", "test_session test_state_machine",
+    ),
+    Mutant(
+        "sizes are refused before the store",
+        "sessions.py", "if len(data) > backend.max_value_size:", "if False:", "test_session",
+    ),
+    Mutant(
+        "a record belongs under its key",
+        "sealing.py", "if hmac.compare_digest(record_mac(nonce + key.encode()), mac):", "if True:",
+        "test_session test_sealing",
+    ),
+    Mutant(
+        "a value belongs to its field and session",
+        "sealing.py", "return nonce + len(encoded).to_bytes(4, \"big\") + encoded", 'return b""',
+        "test_session test_sealing",
+    ),
+    Mutant(
+        "pickles need a secret",
+        "options.py", 'if settings["data_serializer"] == "pickle" and not settings["secret"]:',
+        "if False:", "test_construction test_options",
+    ),
+    Mutant(
+        "the text False is false",
+        "options.py", "    if word in _FALSE:\n        return False\n", "    if word in _FALSE:\n        return True\n",
+        "test_recipe test_options",
+    ),
+    Mutant(
+        "values come back exactly as they were",
+        "codecs.py", 'tuple: ("!tuple", _items),', 'tuple: ("!list", _items),',
+        "test_codecs test_session",
+    ),
+    Mutant(
+        "a save never brings a record into being (memory)",
+        "stores/memory.py", 'raise SessionGone("the session has ended")',
+        "return Record({}, now, now, now, 0)", "stores/test_memory.py test_session",
+    ),
+    Mutant(
+        "a save never revives what expired (file)",
+        "stores/file.py", "    WHERE key = ? AND expires > ?\n\"\"\"\nSAVE_EXPECTED",
+        "    WHERE key = ? AND ? > 0\n\"\"\"\nSAVE_EXPECTED", "stores/test_file.py",
+    ),
+    Mutant(
+        "a read makes no file",
+        "stores/file.py", "            if not create:\n                return None\n", "",
+        "stores/test_file.py",
+    ),
+    Mutant(
+        "what a fork inherits is not used",
+        "stores/file.py", "after_in_child=_after_fork", "after_in_child=lambda: None",
+        "stores/test_file.py",
+    ),
+]  # fmt: skip
+
+
+def first_failure(mutant: Mutant) -> str | None:
+    """Return the first test that fails with *mutant*, or None if all pass."""
+    with tempfile.TemporaryDirectory(prefix="nocookie-mutant-") as folder:
+        copy = Path(folder) / "nocookie"
+        shutil.copytree(PACKAGE, copy)
+        file = copy / mutant.file
+        source = file.read_text()
+        if source.count(mutant.old) != 1:
+            sys.exit(f"{mutant.promise}: {mutant.file} has changed; this mutant must follow")
+        file.write_text(source.replace(mutant.old, mutant.new))
+        names = [name if name.endswith(".py") else f"{name}.py" for name in mutant.tests.split()]
+        ran = subprocess.run(
+            [
+                *(
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "pytest",
+                    "-x",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    "--tb=no",
+                ),
+                *("-o", "faulthandler_timeout=60", *(str(TESTS / name) for name in names)),
+            ],
+            cwd=TESTS.parent,
+            env={**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    if ran.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py\S*)", ran.stdout, re.MULTILINE)
+    return found.group(1) if found else ran.stdout[-300:] + ran.stderr[-300:]
+
+
+def main(words: list[str]) -> int:
+    alive = 0
+    for mutant in MUTANTS:
+        if words and not any(word in mutant.promise for word in words):
+            continue
+        failure = first_failure(mutant)
+        alive += failure is None
+        print(f"{mutant.promise}: {failure or 'NOBODY NOTICED'}", flush=True)
+    print(f"{alive} of {len(MUTANTS)} mutants live")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
