@@ -27,6 +27,9 @@ def free_port():
         return sock.getsockname()[1]
 
 
+#: A worker that is told to stop while it starts does not hear it, and is waited for.
+GUNICORN = ["--no-control-socket", "--graceful-timeout=3", "served:application"]
+
 SERVERS = {
     "waitress": [
         "-m",
@@ -37,11 +40,11 @@ SERVERS = {
     ],
     "gunicorn": [
         *["-m", "gunicorn", "--workers=2", "--threads=4", "--bind=127.0.0.1:{port}"],
-        *["--no-control-socket", "served:application"],
+        *GUNICORN,
     ],
     "gevent": [
         *["-m", "gunicorn", "--workers=2", "--worker-class=gevent", "--bind=127.0.0.1:{port}"],
-        *["--no-control-socket", "served:application"],
+        *GUNICORN,
     ],
 }
 
@@ -69,7 +72,10 @@ def serving(server, folder):
             yield url
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
 
 
 def get(url, id=None, **headers):
