@@ -15,6 +15,7 @@ How a session works:
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -69,6 +70,8 @@ TOUCH_SHARE: Final = 20
 
 #: A fresh id that is taken means a broken random generator; the second try is generous.
 FRESH_TRIES: Final = 3
+#: Bytes that tell two sessions of one gateway id apart: as many as make a chance meeting moot.
+SEAL_SIZE: Final = 8
 _REPEATS: Final = "fresh ids are in use already: the random generator repeats itself"
 
 #: How often `mutate` tries against other writers before it gives up, and how long in seconds
@@ -141,6 +144,8 @@ class Session(MutableMapping[str, Any]):
     _created: float | None = None
     _last_accessed: float | None = None
     _nonce: bytes = b""
+    #: The seal of the record, where its key may be used again after its end.
+    _seal: bytes | None = None
     #: None until the first touch.
     _is_new: bool | None = None
     _reason: str | None = None
@@ -444,7 +449,7 @@ class Session(MutableMapping[str, Any]):
         try:
             for _ in range(MUTATE_TRIES):
                 found = self._backend.store.load(key)
-                if not isinstance(found, Record):
+                if not isinstance(found, Record) or self._seal not in (None, found.seal):
                     raise SessionGone("the session has ended")
                 draft = self._draft(key, found)
                 result = change(draft)
@@ -453,7 +458,7 @@ class Session(MutableMapping[str, Any]):
                     return self._change_new(change)
                 delta = draft._checked_delta()
                 try:
-                    self._backend.store.save(key, delta, self._ttl(), expect=found.version)
+                    self._save(key, delta, expect=found.version)
                 except VersionChanged:
                     time.sleep(random.uniform(0, MUTATE_PAUSE))  # noqa: S311 - only to spread out
                     continue
@@ -520,6 +525,8 @@ class Session(MutableMapping[str, Any]):
                 return "corrupted"
         if now - accessed > backend.touch_after:
             self._touch_due = True
+        if backend.ids.adopts:
+            self._seal = seal
         self._id, self._key = id, key
         self._created, self._last_accessed = created, accessed
         self._reason = None
@@ -536,7 +543,7 @@ class Session(MutableMapping[str, Any]):
 
     def _detach(self, reason: str) -> None:
         """Be an empty session without a record, for *reason*."""
-        self._id = self._key = None
+        self._id = self._key = self._seal = None
         self._created = self._last_accessed = None
         self._nonce = b""
         self._marked = self._touch_due = False
@@ -604,23 +611,28 @@ class Session(MutableMapping[str, Any]):
             if delta.set:
                 self._create(delta)
             return
-        backend = self._backend
         if self._id != self._given and self._is_moving():
             self._rotate(key, delta)
         elif delta.set or delta.deleted or delta.cleared:
-            backend.store.save(key, delta, self._ttl())
+            self._save(key, delta)
         elif self._touch_due:
             self._touch()
             return
         self._settle(delta)
 
+    def _save(self, key: str, delta: Delta, expect: int | None = None) -> None:
+        store, ttl = self._backend.store, self._ttl()
+        if self._seal is None:
+            store.save(key, delta, ttl, expect)
+        else:
+            store.save(key, delta, ttl, expect, self._seal)
+
     def _rotate(self, key: str, delta: Delta) -> None:
         backend = self._backend
         for _ in range(FRESH_TRIES):
             new_key = backend.ids.key(self.id)
-            seal = backend.sealer.seal_record(new_key, self._nonce) if backend.sealer else b""
             try:
-                backend.store.rotate(key, new_key, delta, seal, self._ttl())
+                backend.store.rotate(key, new_key, delta, self._new_seal(new_key), self._ttl())
             except KeyTaken:
                 self._id = backend.ids.new()
                 continue
@@ -634,7 +646,7 @@ class Session(MutableMapping[str, Any]):
         for _ in range(FRESH_TRIES):
             key = backend.ids.key(self.id)
             self._created = now = backend.clock()
-            seal = backend.sealer.seal_record(key, self._nonce) if backend.sealer else b""
+            seal = self._new_seal(key)
             record = new_record((delta.set, now, now, now, 1, seal))
             try:
                 backend.store.create(key, record, self._ttl())
@@ -645,10 +657,18 @@ class Session(MutableMapping[str, Any]):
                 self._id = None
                 continue
             self._key = key
+            self._seal = seal if backend.ids.adopts else None
             emit("created", "", key[:FINGERPRINT_LENGTH])
             self._settle(delta)
             return
         raise StoreError(_REPEATS)
+
+    def _new_seal(self, key: str) -> bytes:
+        backend = self._backend
+        if backend.sealer is not None:
+            return backend.sealer.seal_record(key, self._nonce)
+        # A gateway uses its ids again; what its next session is told apart by is random.
+        return os.urandom(SEAL_SIZE) if backend.ids.adopts else b""
 
     def _join(self, key: str) -> None:
         """Another request of the same gateway session stored it first: save into that."""
@@ -677,7 +697,10 @@ class Session(MutableMapping[str, Any]):
     def _touch(self) -> None:
         assert self._key is not None
         try:
-            self._backend.store.touch(self._key, self._ttl())
+            if self._seal is None:
+                self._backend.store.touch(self._key, self._ttl())
+            else:
+                self._backend.store.touch(self._key, self._ttl(), self._seal)
         except SessionGone:
             pass  # it ended while this request read it: nothing was promised, nothing is lost
         except StoreError as error:

@@ -372,6 +372,27 @@ class StoreSuite:
             store.save(KEY, Delta({"a": b"late"}, cleared=True), TTL * 2, expect=seen)
         assert load(store) == before
 
+    def test_with_a_seal_the_next_record_under_a_key_counts_as_gone(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {"a": b"1"}, seal=b"first")
+        store.save(KEY, Delta({"b": b"2"}), TTL, seal=b"first")
+        store.touch(KEY, TTL, seal=b"first")
+        store.destroy(KEY)
+        create(store, clock, {"a": b"next"}, seal=b"second")
+        version = load(store).version
+        for late in (
+            lambda: store.save(KEY, Delta({"a": b"late"}), TTL, seal=b"first"),
+            lambda: store.save(KEY, Delta({"a": b"late"}), TTL, version, b"first"),
+            lambda: store.save(KEY, Delta({"a": b"late"}), TTL, version + 1, b"first"),
+            lambda: store.touch(KEY, TTL, seal=b"first"),
+        ):
+            with pytest.raises(SessionGone):
+                late()
+        with pytest.raises(VersionChanged):
+            store.save(KEY, Delta({"a": b"late"}), TTL, version + 1, b"second")
+        assert fields(store) == {"a": b"next"}
+
     def test_rotation_changes_the_version(self, store: Store, clock: FakeClock) -> None:
         create(store, clock)
         seen = load(store).version

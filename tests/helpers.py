@@ -76,13 +76,13 @@ class CountingStore(MemoryStore):
         self._trip("create")
         super().create(key, record, ttl)
 
-    def save(self, key, delta, ttl, expect=None):
+    def save(self, key, delta, ttl, expect=None, seal=None):
         self._trip("save")
-        super().save(key, delta, ttl, expect)
+        super().save(key, delta, ttl, expect, seal)
 
-    def touch(self, key, ttl):
+    def touch(self, key, ttl, seal=None):
         self._trip("touch")
-        super().touch(key, ttl)
+        super().touch(key, ttl, seal)
 
     def rotate(self, old, new, delta, seal, ttl):
         self._trip("rotate")

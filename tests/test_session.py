@@ -756,6 +756,40 @@ def test_two_first_requests_of_one_gateway_session_lose_nothing(store, clock, se
     assert dict(Session({}, "42", **options)) == {"a": 1, "b": 2}
 
 
+@pytest.mark.parametrize("secret", [None, "s" * 32])
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_slow_request_does_not_write_into_the_next_session_of_its_gateway_id(
+    clock, secret, kind, tmp_path
+):
+    from nocookie.stores.file import FileStore
+
+    store = CountingStore(clock=clock)
+    if kind == "file":
+        store = FileStore(data_dir=tmp_path, clock=clock)
+    options = {"type": store, "clock": clock, "strict": False, "id_key": "k", "secret": secret}
+    alice = Session({}, "phone", **options)
+    alice["user"] = "alice"
+    alice.save()
+    slow, counting = Session({}, "phone", **options), Session({}, "phone", **options)
+    assert (slow["user"], counting["user"]) == ("alice", "alice")
+    slow["cart"] = "alice's"
+    Session({}, "phone", **options).delete()
+    bob = Session({}, "phone", **options)
+    bob["user"] = "bob"
+    bob.save()
+    with pytest.raises(SessionGone):
+        slow.save()
+    with pytest.raises(SessionGone):
+        counting.incr("n")
+    with pytest.raises(SessionGone):
+        alice.incr("n")
+    assert dict(Session({}, "phone", **options)) == {"user": "bob"}
+    bob["more"] = 1
+    bob.save()
+    assert dict(Session({}, "phone", **options)) == {"user": "bob", "more": 1}
+    store.close()
+
+
 def test_a_gateway_session_under_stricter_limits_begins_anew(store, clock):
     def gateway(**more):
         options = {"type": store, "clock": clock, "strict": False, "id_key": "k"}

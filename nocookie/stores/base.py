@@ -116,15 +116,24 @@ class Store(Protocol):
         """
         ...
 
-    def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
+    def save(
+        self,
+        key: str,
+        delta: Delta,
+        ttl: float,
+        expect: int | None = None,
+        seal: bytes | None = None,
+    ) -> None:
         """Apply *delta* to the record as it is now, and renew it.
 
         Raises `SessionGone`, or `VersionChanged` if *expect* is given and is not its version.
+        With *seal*, a record that carries another one counts as gone: it is the next session
+        under a key that is used again, which only keys of gateways are.
         """
         ...
 
-    def touch(self, key: str, ttl: float) -> None:
-        """Renew the record. Raises `SessionGone`."""
+    def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
+        """Renew the record. Raises `SessionGone`; *seal* is as for `save`."""
         ...
 
     def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:

@@ -95,7 +95,8 @@ SAVE: Final = """
     SET data = apply_delta(data), accessed = ?, expires = ?, sweep = ?, version = version + 1
     WHERE key = ? AND expires > ?
 """
-SAVE_EXPECTED: Final = SAVE + " AND version = ?"
+EXPECTED: Final = " AND version = ?"
+SEALED: Final = " AND seal = ?"
 TOUCH: Final = (
     "UPDATE sessions SET accessed = ?, expires = ?, sweep = ? WHERE key = ? AND expires > ?"
 )
@@ -106,7 +107,7 @@ ROTATE: Final = """
     WHERE key = ? AND expires > ?
 """
 DESTROY: Final = "DELETE FROM sessions WHERE key = ?"
-ALIVE: Final = "SELECT 1 FROM sessions WHERE key = ? AND expires > ?"
+ALIVE: Final = "SELECT seal FROM sessions WHERE key = ? AND expires > ?"
 PURGE: Final = """
     DELETE FROM sessions
     WHERE key IN (
@@ -193,24 +194,39 @@ class FileStore:
             except StoreError:
                 pass  # the record is stored; sweeping can wait
 
-    def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
+    def save(
+        self,
+        key: str,
+        delta: Delta,
+        ttl: float,
+        expect: int | None = None,
+        seal: bytes | None = None,
+    ) -> None:
         now = self._clock()
         ends, name = now + ttl, bytes.fromhex(key)
-        values = (now, ends, _sweep(ends), name, now)
-        if expect is None:
-            _, saved = self._execute(SAVE, values, delta)
-        else:
-            _, saved = self._execute(SAVE_EXPECTED, (*values, expect), delta)
-            if not saved and self._execute(ALIVE, (name, now))[0]:
+        values: tuple[Any, ...]
+        statement, values = SAVE, (now, ends, _sweep(ends), name, now)
+        if expect is not None:
+            statement, values = statement + EXPECTED, (*values, expect)
+        if seal is not None:
+            statement, values = statement + SEALED, (*values, seal)
+        _, saved = self._execute(statement, values, delta)
+        if saved:
+            return
+        if expect is not None:
+            there, _ = self._execute(ALIVE, (name, now))
+            if there and seal in (None, there[0][0]):
                 raise VersionChanged
-        if not saved:
-            raise SessionGone("the session has ended")
+        raise SessionGone("the session has ended")
 
-    def touch(self, key: str, ttl: float) -> None:
+    def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
         now = self._clock()
         ends = now + ttl
-        _, touched = self._execute(TOUCH, (now, ends, _sweep(ends), bytes.fromhex(key), now))
-        if not touched:
+        values: tuple[Any, ...]
+        statement, values = TOUCH, (now, ends, _sweep(ends), bytes.fromhex(key), now)
+        if seal is not None:
+            statement, values = statement + SEALED, (*values, seal)
+        if not self._execute(statement, values)[1]:
             raise SessionGone("the session has ended")
 
     def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:

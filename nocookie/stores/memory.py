@@ -67,21 +67,28 @@ class MemoryStore:
             fields, created, *_, seal = record
             records[key] = new_record((dict(fields), created, now, now + ttl, 1, seal))
 
-    def save(self, key: str, delta: Delta, ttl: float, expect: int | None = None) -> None:
+    def save(
+        self,
+        key: str,
+        delta: Delta,
+        ttl: float,
+        expect: int | None = None,
+        seal: bytes | None = None,
+    ) -> None:
         now = self._clock()
         with self._lock:
-            fields, created, _, _, version, seal = self._alive(key, now)
+            fields, created, _, _, version, there = self._alive(key, now, seal)
             if expect is not None and expect != version:
                 raise VersionChanged
             self._records[key] = new_record(
-                (merge(fields, delta), created, now, now + ttl, version + 1, seal)
+                (merge(fields, delta), created, now, now + ttl, version + 1, there)
             )
             self._records.move_to_end(key)
 
-    def touch(self, key: str, ttl: float) -> None:
+    def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
         now = self._clock()
         with self._lock:
-            there = self._alive(key, now)
+            there = self._alive(key, now, seal)
             self._records[key] = there._replace(accessed=now, expires=now + ttl)
             self._records.move_to_end(key)
 
@@ -117,9 +124,9 @@ class MemoryStore:
             living = [key for key, record in self._records.items() if record.expires > now]
         yield from living
 
-    def _alive(self, key: str, now: float) -> Record:
+    def _alive(self, key: str, now: float, seal: bytes | None = None) -> Record:
         record = self._records.get(key)
-        if record is None or record.expires <= now:
+        if record is None or record.expires <= now or seal not in (None, record.seal):
             raise SessionGone("the session has ended")
         return record
 
