@@ -73,6 +73,7 @@ class Sealer:
     def __init__(self, secrets: Sequence[str], encrypt_keys: Sequence[str] = ()) -> None:
         self._records = [Keyed(derive(s, "nocookie record"), MAC_SIZE) for s in secrets]
         self._values = [Keyed(derive(s, "nocookie value"), MAC_SIZE) for s in secrets]
+        self._value_mac = self._values[0]
         self._ciphers = []
         if encrypt_keys:
             try:
@@ -103,7 +104,7 @@ class Sealer:
         if self._ciphers:
             salt = os.urandom(GCM_NONCE_SIZE)
             return b"e" + salt + self._ciphers[0].encrypt(salt, value, bound)
-        return b"m" + self._values[0](bound + value) + value
+        return b"m" + self._value_mac(bound + value) + value
 
     def open(self, nonce: bytes, name: str, sealed: bytes) -> bytes:
         """Return the value, or raise `BadSeal`. There is no fall-back: what does not open

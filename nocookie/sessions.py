@@ -978,10 +978,12 @@ class SessionObject(MutableMapping[str, Any]):
         self._session().clear()
 
     def __getitem__(self, key: str) -> Any:
-        return self._session()[key]
+        session = self._sess
+        return (self._session() if session is None else session)[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._session()[key] = value
+        session = self._sess
+        (self._session() if session is None else session)[key] = value
 
     def __delitem__(self, key: str) -> None:
         del self._session()[key]
