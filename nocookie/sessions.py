@@ -79,6 +79,8 @@ _REPEATS: Final = "fresh ids are in use already: the random generator repeats it
 MUTATE_TRIES: Final = 200
 MUTATE_PAUSE: Final = 0.005
 
+_NOTHING_DELETED: Final[frozenset[str]] = frozenset()
+
 #: Types whose values cannot change in place: what was not assigned has not changed.
 _IMMUTABLE: Final = frozenset(
     {str, int, float, bool, type(None), bytes, Decimal, UUID}
@@ -154,6 +156,8 @@ class Session(MutableMapping[str, Any]):
     _brought_by: Any = None
     #: To be saved at the commit.
     _marked = False
+    #: What a save would send, as long as nothing can have changed since it was made.
+    _ready: Delta | None = None
     #: The record is to be renewed though nothing is saved.
     _touch_due = False
     #: "store" or "gone" after an operation failed that way: see the middleware.
@@ -286,7 +290,7 @@ class Session(MutableMapping[str, Any]):
         if type(key) is not str:
             raise ValueRefused(str(key), f"keys are text, not {type(key).__name__}")
         self._values[key] = value
-        self._changed[key] = None
+        self._changed[key] = self._ready = None
         if key in self._deleted:
             self._deleted -= {key}
 
@@ -300,6 +304,7 @@ class Session(MutableMapping[str, Any]):
             self._fields = {name: data for name, data in self._fields.items() if name != key}
         if key in self._stored:
             self._deleted |= {key}
+        self._ready = None
 
     def __contains__(self, key: object) -> bool:
         if self._values is None:
@@ -366,7 +371,7 @@ class Session(MutableMapping[str, Any]):
         """
         if self._values is None:
             self._load()
-        delta = self._checked_delta()
+        delta = self._ready or self._checked_delta()
         try:
             self._write(delta)
         except SessionGone:
@@ -530,16 +535,14 @@ class Session(MutableMapping[str, Any]):
         self._id, self._key = id, key
         self._created, self._last_accessed = created, accessed
         self._reason = None
-        self._stored = self._fields = fields
-        self._values, self._changed = {}, {}
-        if self._cleared or self._deleted:
-            self._cleared, self._deleted = False, frozenset()
+        self._stored = fields
+        self._begin(fields)
         return None
 
     def _begin(self, fields: Mapping[str, bytes]) -> None:
         """Have these values, and no changes."""
         self._fields, self._values, self._changed = fields, {}, {}
-        self._deleted, self._cleared = frozenset(), False
+        self._deleted, self._cleared, self._ready = _NOTHING_DELETED, False, None
 
     def _detach(self, reason: str) -> None:
         """Be an empty session without a record, for *reason*."""
@@ -567,6 +570,8 @@ class Session(MutableMapping[str, Any]):
             emit("corrupted", str(error), self._named())
             self._distrust()
             raise KeyError(key) from None
+        if type(value) in _COMPARED:
+            self._ready = None  # from here on it may change in place
         return value
 
     def _distrust(self) -> None:
@@ -691,7 +696,7 @@ class Session(MutableMapping[str, Any]):
         else:
             self._stored = {**self._stored, **changes}
         self._fields = self._stored
-        self._changed = {}
+        self._changed, self._ready = {}, None
         self._touch_due = False
 
     def _touch(self) -> None:
@@ -723,21 +728,27 @@ class Session(MutableMapping[str, Any]):
         assert self._values is not None
         changed, fields = self._changed, self._fields
         encoded: dict[str, bytes] = {}
+        final = True
         for name, value in self._values.items():
             if name in changed:
                 data = changed[name]
                 if type(value) not in _IMMUTABLE:
                     # It may still change in place before the commit: not to be remembered.
+                    final = False
                     data = self._encoded(name, value)
                 elif data is None:
                     data = changed[name] = self._encoded(name, value)
                 encoded[name] = data
-            elif type(value) in _COMPARED and self._differs(name, value, fields[name]):
-                encoded[name] = self._encoded(name, value)
+            elif type(value) in _COMPARED:
+                final = False
+                if self._differs(name, value, fields[name]):
+                    encoded[name] = self._encoded(name, value)
         limit = self._backend.max_size
         if encoded and sum(map(len, encoded.values())) + sum(map(len, fields.values())) > limit:
             self._check_size(encoded)
-        return new_delta((encoded, self._deleted, self._cleared))
+        delta = new_delta((encoded, self._deleted, self._cleared))
+        self._ready = delta if final else None
+        return delta
 
     def _encoded(self, name: str, value: Any) -> bytes:
         backend = self._backend
@@ -812,6 +823,7 @@ class Session(MutableMapping[str, Any]):
             if self._cleared
             else {name: data for name, data in fields.items() if name not in self._deleted}
         )
+        self._ready = None
         self._touch_due = False
 
     def _notice_changes(self) -> None:
