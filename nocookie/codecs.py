@@ -55,7 +55,8 @@ class Undecodable(Exception):
 
 class Codec(Protocol):
     """`dumps` raises TypeError or ValueError with a reason that a person can act on; `loads`
-    raises `Undecodable` and nothing else. Equal values of one type give equal bytes."""
+    raises `Undecodable` and nothing else. A value that was decoded and not changed gives the same
+    bytes again, each time: that is how a change in place is noticed."""
 
     def dumps(self, value: Any) -> bytes: ...
     def loads(self, data: bytes) -> Any: ...
@@ -92,8 +93,8 @@ class JsonCodec:
 class PickleCodec:
     """Whatever can be pickled; what JSON values are there can still be read.
 
-    Must only be given bytes that have been authenticated (CVE-2013-7489 is what happens else);
-    `Backend` sees to that by refusing to be built with a pickle codec and no secret.
+    Must only be given bytes that have been authenticated (CVE-2013-7489 is what happens else): the
+    options refuse a pickle codec without a secret.
     """
 
     def __init__(self) -> None:

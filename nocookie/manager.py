@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from webob import Request
 
+from nocookie.backend import Backend, Presented
 from nocookie.carriers import AmbiguousId, Carrier, Cookie, Header, RawCarrier, Reply, carriers_from
 from nocookie.errors import ConfigError, NocookieError
 from nocookie.events import emit
 from nocookie.ids import NotAnId
 from nocookie.options import resolve
-from nocookie.sessions import Backend, Presented, Session, SessionObject
+from nocookie.sessions import Session, SessionObject
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

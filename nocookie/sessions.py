@@ -7,7 +7,7 @@ How a session works:
   under a fresh id, and `reason` says why.
 * A value is decoded when its key is first read, and encoded when it may have changed: when it
   was assigned, or when it is a container that somebody has had in hands.
-* A save sends the difference. `_record` is what the store had; what was set, deleted or cleared
+* A save sends the difference. `_stored` is what the store had; what was set, deleted or cleared
   since is the delta. See `nocookie.stores.base` for what that buys.
 * The store never sees the id, only its hash, here called the key.
 """
@@ -25,7 +25,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID
 
-from nocookie.codecs import JsonCodec, PickleCodec, Undecodable
+from nocookie.backend import Backend, Presented
+from nocookie.codecs import Undecodable
 from nocookie.errors import (
     ConfigError,
     NocookieError,
@@ -36,16 +37,14 @@ from nocookie.errors import (
     ValueRefused,
 )
 from nocookie.events import emit
-from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, RandomIds, SignedIds
+from nocookie.ids import FINGERPRINT_LENGTH
 from nocookie.options import resolve
-from nocookie.sealing import BadSeal, Sealer
-from nocookie.stores import open_store
+from nocookie.sealing import BadSeal
 from nocookie.stores.base import (
     Delta,
     KeyTaken,
     Missing,
     Record,
-    Store,
     VersionChanged,
     merge,
     new_delta,
@@ -55,18 +54,9 @@ from nocookie.stores.base import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["Backend", "Opener", "Presented", "Session", "SessionObject"]
+__all__ = ["Opener", "Session", "SessionObject"]
 
 T = TypeVar("T")
-
-#: The ids of a client that could be ours, each with its store key and the carrier that brought
-#: it, the strongest first.
-Presented = tuple[tuple[str, str, Any], ...]
-
-#: A touch is due when the last one is older than this many seconds, or than a twentieth of the
-#: idle timeout: the session may then end up to 5 % early, and reads stay reads.
-TOUCH_EVERY: Final = 60.0
-TOUCH_SHARE: Final = 20
 
 #: A fresh id that is taken means a broken random generator; the second try is generous.
 FRESH_TRIES: Final = 3
@@ -88,43 +78,6 @@ _IMMUTABLE: Final = frozenset(
 )
 #: Types whose values are compared with what was loaded, because they may have.
 _COMPARED: Final = frozenset({list, dict, set, bytearray, tuple, frozenset})
-
-
-class Backend:
-    """What sessions are made of: the opened store, the id scheme, the codec, the lifetimes."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        secrets = settings["secret"]
-        self.clock: Callable[[], float] = settings["clock"]
-        self.timeout: float = settings["timeout"] or math.inf
-        self.lifetime: float = settings["lifetime"] or math.inf
-        self.touch_after = min(TOUCH_EVERY, self.timeout / TOUCH_SHARE)
-        self.auto: bool = settings["auto"]
-        self.max_size: int = settings["max_size"]
-        self.max_value_size: int = settings["max_value_size"]
-        self.codec = PickleCodec() if settings["data_serializer"] == "pickle" else JsonCodec()
-        self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else None
-        self.ids: IdScheme
-        if not settings["strict"]:
-            self.ids = GatewayIds(settings["id_key"])
-        else:
-            self.ids = SignedIds(secrets) if secrets else RandomIds()
-        type = settings["type"] or ("file" if settings["data_dir"] else "memory")
-        self.store: Store = open_store(type, settings) if isinstance(type, str) else type
-
-    def presented(self, text: object) -> tuple[Presented, str]:
-        """Check one text, however it came; return it, and why it is none of ours if it is not."""
-        if text is None:
-            return (), "absent"
-        if not isinstance(text, str):
-            return (), "malformed"
-        try:
-            return ((text, self.ids.key(text), None),), ""
-        except NotAnId as error:
-            return (), error.reason
-
-    def fingerprint(self, id: str) -> str:
-        return self.ids.key(id)[:FINGERPRINT_LENGTH]
 
 
 class Session(MutableMapping[str, Any]):

@@ -27,6 +27,7 @@ LAYERS = [
     ["nocookie.stores.*"],
     ["nocookie.stores"],
     ["nocookie.carriers"],
+    ["nocookie.backend"],
     ["nocookie.sessions"],
     ["nocookie.manager"],
     ["nocookie.middleware"],

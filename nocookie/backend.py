@@ -1,0 +1,61 @@
+"""What sessions are made of: the opened store, the id scheme, the codec, the lifetimes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from nocookie.codecs import JsonCodec, PickleCodec
+from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, RandomIds, SignedIds
+from nocookie.sealing import Sealer
+from nocookie.stores import open_store
+from nocookie.stores.base import Store
+
+__all__ = ["Backend", "Presented"]
+
+#: The ids of a client that could be ours, each with its store key and the carrier that brought
+#: it, the strongest first.
+Presented = tuple[tuple[str, str, Any], ...]
+
+#: A touch is due when the last one is older than this many seconds, or than a twentieth of the
+#: idle timeout: the session may then end up to 5 % early, and reads stay reads.
+TOUCH_EVERY: Final = 60.0
+TOUCH_SHARE: Final = 20
+
+
+class Backend:
+    """One application's options, made into the parts that its sessions work with."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        secrets = settings["secret"]
+        self.clock: Callable[[], float] = settings["clock"]
+        self.timeout: float = settings["timeout"] or math.inf
+        self.lifetime: float = settings["lifetime"] or math.inf
+        self.touch_after = min(TOUCH_EVERY, self.timeout / TOUCH_SHARE)
+        self.auto: bool = settings["auto"]
+        self.max_size: int = settings["max_size"]
+        self.max_value_size: int = settings["max_value_size"]
+        self.codec = PickleCodec() if settings["data_serializer"] == "pickle" else JsonCodec()
+        self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else None
+        self.ids: IdScheme
+        if not settings["strict"]:
+            self.ids = GatewayIds(settings["id_key"])
+        else:
+            self.ids = SignedIds(secrets) if secrets else RandomIds()
+        type = settings["type"] or ("file" if settings["data_dir"] else "memory")
+        self.store: Store = open_store(type, settings) if isinstance(type, str) else type
+
+    def presented(self, text: object) -> tuple[Presented, str]:
+        """Check one text, however it came; return it, and why it is none of ours if it is not."""
+        if text is None:
+            return (), "absent"
+        if not isinstance(text, str):
+            return (), "malformed"
+        try:
+            return ((text, self.ids.key(text), None),), ""
+        except NotAnId as error:
+            return (), error.reason
+
+    def fingerprint(self, id: str) -> str:
+        return self.ids.key(id)[:FINGERPRINT_LENGTH]
