@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nocookie import Session, SessionGone
+from nocookie import Session, SessionGone, ValueRefused
 from nocookie.stores.file import FileStore
 from nocookie.stores.memory import MemoryStore
 from nocookie.testing import FakeClock
@@ -145,6 +145,22 @@ class TwoSessions(RuleBasedStateMachine):
         del view.session[name]
         del view.seen[name]
         view.assigned.discard(name)
+        view.fields.pop(name, None)
+        if name in view.loaded:
+            view.deleted.add(name)
+
+    @rule(handle=handles, name=names)
+    def save_what_cannot_be_saved(self, handle, name):
+        view = self.views[handle]
+        view.session[name] = object()
+        with pytest.raises(ValueRefused):
+            view.session.save()
+        if name in view.seen:
+            view.session[name] = copy.deepcopy(view.seen[name])
+            view.assigned.add(name)
+            view.deleted.discard(name)
+            return
+        del view.session[name]
         view.fields.pop(name, None)
         if name in view.loaded:
             view.deleted.add(name)
@@ -406,7 +422,7 @@ def test_mutate_replaces_a_pending_value_also_by_what_was_loaded(store, clock, s
     assert session["a"] == Session({}, id=session.id, type=store, clock=clock)["a"]
 
 
-def test_load_drops_a_rotation_that_was_not_saved(store, clock, session):
+def test_load_between_a_rotation_and_its_save_keeps_id_and_record_together(store, clock, session):
     session.regenerate_id()
     session.load()
     session["b"] = 2
