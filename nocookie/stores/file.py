@@ -380,7 +380,9 @@ class FileStore:
             # Whoever can write to the outer folder could put another in place of the inner one.
             for folder in (self._folder.parent, self._folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+            os.close(
+                os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            )
         except OSError as error:
             raise _store_error(error) from error
 
