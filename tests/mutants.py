@@ -137,7 +137,7 @@ MUTANTS = [
     ),
     Mutant(
         "containers changed in place are noticed",
-        "sessions.py", "elif type(value) in _COMPARED and", "elif False and", "test_session",
+        "sessions.py", "            elif type(value) in _COMPARED:\n", "            elif False:\n", "test_session",
     ),
     Mutant(
         "clear is part of the delta",
@@ -197,8 +197,8 @@ MUTANTS = [
     ),
     Mutant(
         "a save never revives what expired (file)",
-        "stores/file.py", "    WHERE key = ? AND expires > ?\n\"\"\"\nSAVE_EXPECTED",
-        "    WHERE key = ? AND ? > 0\n\"\"\"\nSAVE_EXPECTED", "stores/test_file.py",
+        "stores/file.py", "    WHERE key = ? AND expires > ?\n\"\"\"\nEXPECTED",
+        "    WHERE key = ? AND ? > 0\n\"\"\"\nEXPECTED", "stores/test_file.py",
     ),
     Mutant(
         "a read makes no file",
