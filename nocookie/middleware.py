@@ -59,6 +59,7 @@ class SessionMiddleware:
         self.app = app
         self.manager = SessionManager(config, **options)
         self.environ_key = environ_key
+        #: No request has come yet: only a request tells what server this is.
         self._first = True
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -72,8 +73,10 @@ class SessionMiddleware:
         exchange = environ[self.environ_key] = _Exchange(self.manager, environ)
         if there is not None and there._manager is self.manager:
             exchange._go_on(there)
-        if self._first or self.manager.prepares:
-            self._prepare(environ)
+        if self._first:
+            self._warn_of_misfit(environ)
+        if self.manager.prepares:
+            self.manager.prepare(environ)
         exchange._start_response = start_response
         bind(exchange)
         body: Iterable[bytes] = ()
@@ -104,10 +107,7 @@ class SessionMiddleware:
             raise
         return _Body(body, exchange, environ, copy_context())
 
-    def _prepare(self, environ: WSGIEnvironment) -> None:
-        self.manager.prepare(environ)
-        if not self._first:
-            return
+    def _warn_of_misfit(self, environ: WSGIEnvironment) -> None:
         self._first = False
         if environ.get("wsgi.multiprocess") and not self.manager.backend.store.shared:
             emit("misfit", "a memory store under several processes: each has sessions of its own")

@@ -126,7 +126,7 @@ class Session(MutableMapping[str, Any]):
     _values: dict[str, Any] | None = None
     #: The names assigned since the last save, with their encodings once known.
     _changed: dict[str, bytes | None]
-    _deleted: frozenset[str] = frozenset()
+    _deleted: frozenset[str] = _NOTHING_DELETED
     _cleared = False
 
     def __init__(
@@ -327,13 +327,8 @@ class Session(MutableMapping[str, Any]):
         delta = self._ready or self._checked_delta()
         try:
             self._write(delta)
-        except SessionGone:
-            # Known now, and the application's to handle: the commit must not try again.
-            self._failed, self._marked = "gone", False
-            raise
-        except StoreError as error:
-            self._failed = "store"
-            emit("store error", str(error), self._named())
+        except (SessionGone, StoreError) as error:
+            self._note(error)
             raise
         self._marked = False
         self._failed = None
@@ -351,8 +346,7 @@ class Session(MutableMapping[str, Any]):
             try:
                 self._backend.store.destroy(key)
             except StoreError as error:
-                self._failed = "store"
-                emit("store error", str(error), self._named())
+                self._note(error)
                 raise
             emit("ended", "", key[:FINGERPRINT_LENGTH])
             self._ended, self._failed, self._unreadable = True, None, None
@@ -422,12 +416,8 @@ class Session(MutableMapping[str, Any]):
                     continue
                 self._rebase(found, delta)
                 return result
-        except SessionGone:
-            self._failed = "gone"
-            raise
-        except StoreError as error:
-            self._failed = "store"
-            emit("store error", str(error), self._named())
+        except (SessionGone, StoreError) as error:
+            self._note(error)
             raise
         raise SessionConflict("other requests kept changing the session")
 
@@ -456,8 +446,7 @@ class Session(MutableMapping[str, Any]):
                 if outcome != "unknown":
                     emit(outcome, "", key[:FINGERPRINT_LENGTH])
         except StoreError as error:
-            self._failed = "store"
-            emit("store error", str(error))
+            self._note(error)
             raise
         if self._is_new is None:
             self._is_new = True
@@ -645,7 +634,7 @@ class Session(MutableMapping[str, Any]):
         changes, deleted, cleared = delta
         if deleted or cleared:
             self._stored = merge(self._stored, delta)
-            self._deleted, self._cleared = frozenset(), False
+            self._deleted, self._cleared = _NOTHING_DELETED, False
         else:
             self._stored = {**self._stored, **changes}
         self._fields = self._stored
@@ -662,8 +651,7 @@ class Session(MutableMapping[str, Any]):
         except SessionGone:
             pass  # it ended while this request read it: nothing was promised, nothing is lost
         except StoreError as error:
-            self._failed = "store"
-            emit("store error", str(error), self._named())
+            self._note(error)
             raise
         self._touch_due = False
 
@@ -673,8 +661,7 @@ class Session(MutableMapping[str, Any]):
         left = self._created + backend.lifetime - backend.clock()
         if left <= 0:
             raise SessionGone("the session has reached the end of its lifetime")
-        timeout = backend.timeout
-        return min(timeout, left)
+        return min(backend.timeout, left)
 
     def _checked_delta(self) -> Delta:
         """Encode what changed, and check that the record can hold it. Raises `ValueRefused`."""
@@ -787,6 +774,15 @@ class Session(MutableMapping[str, Any]):
                 continue
             if self._differs(name, value, self._fields[name]):
                 self._changed[name] = None
+
+    def _note(self, error: SessionGone | StoreError) -> None:
+        """Remember a failure, for when a framework makes its own answer of it."""
+        if isinstance(error, SessionGone):
+            # Known now, and the application's to handle: the commit must not try again.
+            self._failed, self._marked = "gone", False
+        else:
+            self._failed = "store"
+            emit("store error", str(error), self._named())
 
     def _named(self) -> str | None:
         return self._key[:FINGERPRINT_LENGTH] if self._key else None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from helpers import RECIPE
 from webob import Request
 from webob.dec import wsgify
 
@@ -37,32 +38,6 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
-
-#: The lines of the Pylons page "Hacking the session for no cookies", from the import to the end.
-RECIPE = """\
-from beaker.session import Session as BeakerSession
-
-# Get the actual session object through the global proxy
-real_session = session._get_current_obj()
-
-# Duplicate the session init options to avoid screwing up other sessions in
-# other threads
-params = real_session.__dict__['_params']
-
-# Now set the id param used to make a session to our session maker,
-# if id is None, a new id will be made automatically
-params['id'] = find_id_func()
-real_session.__dict__['_sess'] = BeakerSession({}, **params)
-
-# Now we can use the session as usual
-session['fred'] = 42
-session.save()
-
-# At the end, we need to see if the session was used and handle its id
-if session.is_new:
-    # do something with session.id to make sure its around next time
-    pass
-"""
 
 
 class Block(NamedTuple):
