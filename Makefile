@@ -7,9 +7,9 @@ PORT ?= 8000
 BIN = .venv/bin
 SOURCES := $(shell find nocookie -name '*.py') pyproject.toml README.md
 
-# The suite runs under each of these, and under the Python that runs make.
-PYTHONS := py311 py312 py313
-PYTHONS := $(sort $(PYTHONS) $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])'))
+# The Python that runs make runs everything, real servers included; the others run the core.
+PYTHONS := full $(filter-out \
+	$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])'),py311 py312 py313)
 # tox looks on PATH, where pyenv shows only the version that is switched on.
 FOUND := $(wildcard $(foreach root,$(or $(PYENV_ROOT),$(HOME)/.pyenv),\
 	$(root)/versions/3.1[1-9].*/bin/python))
@@ -21,7 +21,7 @@ space := $(empty) $(empty)
 
 help:
 	@echo 'make demo    serve the demo on 127.0.0.1:8000 (PORT=8123 make demo: on another port)'
-	@echo 'make test    run the whole suite on the built wheel, under each Python from 3.11 that is here'
+	@echo 'make test    run all tests on the built wheel, with real servers; the core under each Python from 3.11'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   measure what a request costs, beside Beaker'
 	@echo 'make mutants break the code on purpose and see which test notices'
@@ -32,6 +32,7 @@ demo: $(BIN)/.installed
 	@exec $(BIN)/nocookie demo --port $(PORT) --data-dir data
 
 test: $(BIN)/.tox
+	$(BIN)/python tests/realservers/install.py
 	$(BIN)/tox run -e $(subst $(space),$(comma),$(PYTHONS)) $(if $(FOUND),--discover $(FOUND)) \
 		--skip-missing-interpreters $(if $(filter true,$(CI)),false,true)
 
@@ -44,7 +45,7 @@ bench: .venv-bench/bin/.installed
 	.venv-bench/bin/python tests/bench/run.py $(BENCH)
 
 mutants: $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet --group test
+	$(BIN)/python -m pip install --quiet '.[crypto,redis,memcached,sqlalchemy]' --group test
 	$(BIN)/python tests/mutants.py
 
 docs: $(BIN)/.installed
@@ -72,11 +73,11 @@ $(BIN)/.tox: $(BIN)/.made pyproject.toml
 	@touch $@
 
 $(BIN)/.lint: $(BIN)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet '.[crypto]' --group lint
+	$(BIN)/python -m pip install --quiet '.[crypto,redis,memcached,sqlalchemy]' --group lint
 	@touch $@
 
 .venv-bench/bin/.installed: $(SOURCES)
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-bench/bin/python -m pip install --quiet '.[crypto]' --group bench
+	.venv-bench/bin/python -m pip install --quiet '.[crypto,redis,memcached,sqlalchemy]' --group bench --group servers
 	@touch $@

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from nocookie.codecs import JsonCodec, PickleCodec
 from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, RandomIds, SignedIds
 from nocookie.sealing import Sealer
 from nocookie.stores import open_store
-from nocookie.stores.base import Store
+from nocookie.stores.base import Missing, Record, Renewing, Store
 
 __all__ = ["Backend", "Presented"]
 
@@ -45,6 +46,16 @@ class Backend:
             self.ids = SignedIds(secrets) if secrets else RandomIds()
         type = settings["type"] or ("file" if settings["data_dir"] else "memory")
         self.store: Store = open_store(type, settings) if isinstance(type, str) else type
+        #: How a request reads a record: with the touch that is due, where one trip can do both.
+        self.load: Callable[[str], Record | Missing] = self.store.load
+        if isinstance(self.store, Renewing):
+            self.load = partial(
+                self.store.load_and_touch,
+                idle=self.timeout,
+                lifetime=self.lifetime,
+                after=self.touch_after,
+            )
+            self.touch_after = math.inf
 
     def presented(self, text: object) -> tuple[Presented, str]:
         """Check one text, however it came; return it, and why it is none of ours if it is not."""

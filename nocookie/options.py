@@ -154,6 +154,12 @@ def _clock(value: Any) -> Any:
     return value
 
 
+def _engine(value: Any) -> Any:
+    if not hasattr(value, "dialect"):
+        raise ValueError("must be an Engine of SQLAlchemy")
+    return value
+
+
 def _store(value: Any) -> Any:
     return value if hasattr(value, "load") else _text(value)
 
@@ -184,9 +190,45 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "type",
             _optional(_store),
             None,
-            "The store: `memory`, `file`, the name of an entry "
+            "The store: `memory`, `file`, `sqlalchemy`, `redis`, `memcached`, the name of an entry "
             "point in the group `nocookie.stores`, or a store object. Without it `file` if "
             "there is a `data_dir`, else `memory`.",
+        ),
+        Option(
+            "url",
+            _optional(_text),
+            None,
+            "Where the store's server is. `redis`: `redis://`, `rediss://` (TLS), `unix://` or "
+            "`redis+cluster://`. `memcached`: `host:port`, several with `;` between them. "
+            "`sqlalchemy`: any URL of SQLAlchemy.",
+            hidden=True,  # there may be a password in it
+        ),
+        Option(
+            "engine",
+            _optional(_engine),
+            None,
+            "For `sqlalchemy` instead of `url`: an `Engine` that the application has already.",
+            hidden=True,
+        ),
+        Option("table_name", _text, "nocookie_sessions", "The table of the `sqlalchemy` store."),
+        Option(
+            "schema_name",
+            _optional(_text),
+            None,
+            "The schema that the table is in; `none` for the connection's own.",
+        ),
+        Option(
+            "create_table",
+            _bool,
+            False,
+            "Make the table of the `sqlalchemy` store if it is missing.",
+        ),
+        Option(
+            "key_prefix",
+            _text,
+            "nocookie:",
+            "What the keys of the `redis` and `memcached` stores begin with: another prefix, "
+            "other sessions.",
         ),
         Option("data_dir", _optional(_path), None, "The folder of the `file` store."),
         Option(

@@ -428,7 +428,7 @@ class Session(MutableMapping[str, Any]):
         why: str | None = None
         try:
             for id, key, carrier in self._presented:
-                found = backend.store.load(key)
+                found = backend.load(key)
                 if type(found) is Record:
                     outcome = self._accept(id, key, found)
                     if outcome is None:

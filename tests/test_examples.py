@@ -342,7 +342,7 @@ def test_xmlrpc_client_tells_mistakes_from_failures(load, monkeypatch):
             raise StoreError("out of order")
 
         server.count()
-        monkeypatch.setattr(module.application.manager.backend.store, "load", down)
+        monkeypatch.setattr(module.application.manager.backend, "load", down)
         with pytest.raises(xmlrpc.client.ProtocolError) as caught:
             server.who()
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from nocookie.stores.memory import MemoryStore
 
 STORE = MemoryStore()
 CARRIER = nocookie.Header()
+ENGINE = SimpleNamespace(dialect="any")
 CLOCK = lambda: 5.0  # noqa: E731 - a value of an option
 
 TRUE = [True, "True", "true", "TRUE", "yes", "on", "1", 1, " on ", "y", "t"]
@@ -52,6 +54,12 @@ ROWS = {
     ),
     "type": ([("file", "file"), (STORE, STORE), *NONES], [5, object(), ["memory"], b"memory"]),
     "data_dir": ([*TEXT, *NONES], NO_TEXT),
+    "url": ([("redis://h", "redis://h"), *NONES], NO_TEXT),
+    "engine": ([(ENGINE, ENGINE), *NONES], [5, "sqlite://", object()]),
+    "table_name": (TEXT, [*NO_TEXT, "", None]),
+    "schema_name": ([*TEXT, *NONES], NO_TEXT),
+    "create_table": (BOOLS, NO_BOOL),
+    "key_prefix": (TEXT, [*NO_TEXT, "", None]),
     "durability": (
         [("full", "full"), (" FULL ", "full"), ("normal", "normal")],
         ["", "none", None, 1, "fsync"],
@@ -126,7 +134,7 @@ def test_a_wrong_value_names_the_option_and_itself(name, value):
     "value", ["hunter2\x00\nhunter2", [b"hunter2"], ["hunter2", 5], b"hunter2"]
 )
 def test_a_secret_value_is_never_shown(name, value):
-    if name != "id_key" and value == "hunter2\x00\nhunter2":
+    if name in ("secret", "encrypt_key") and value == "hunter2\x00\nhunter2":
         pytest.skip("two secrets, if odd ones")
     with pytest.raises(ConfigError) as caught:
         resolved(name, value)
@@ -139,6 +147,8 @@ def test_secrets_are_hidden():
         "secret",
         "encrypt_key",
         "id_key",
+        "url",
+        "engine",
     }
 
 

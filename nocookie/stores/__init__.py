@@ -30,7 +30,14 @@ STORES: Final[Mapping[str, str]] = {
 }
 
 #: Beaker's names, and what succeeds them here.
-ALIASES: Final[Mapping[str, str]] = {"dbm": "file"}
+ALIASES: Final[Mapping[str, str]] = {
+    "dbm": "file",
+    "ext:redis": "redis",
+    "ext:rediscluster": "redis",
+    "ext:memcached": "memcached",
+    "ext:database": "sqlalchemy",
+    "ext:sqla": "sqlalchemy",
+}
 
 #: `*args` and `**kwargs` of a constructor: they name nothing, so they get nothing.
 _REST: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
@@ -72,7 +79,8 @@ def open_store(type: str, options: Mapping[str, Any]) -> Store:
             raise ConfigError(f"type = {type!r} needs {name}")
     with _lock:
         # By process: what a fork inherits belongs to the parent.
-        key = (os.getpid(), cls, *sorted((name, repr(value)) for name, value in chosen.items()))
+        # Values by themselves, not by what they look like: two engines may show the same URL.
+        key = (os.getpid(), cls, frozenset((name, value) for name, value in chosen.items()))
         if key not in _opened:
             _opened[key] = cls(**chosen)
         return _opened[key]

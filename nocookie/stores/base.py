@@ -20,7 +20,8 @@ The promises, each of them in `nocookie.testing.StoreSuite`:
 * **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space.
 * **What is acknowledged is stored**, at the level of durability that the store states.
 
-Optional powers are protocols of their own (`Purgeable`, `Listable`); ask with isinstance.
+Optional powers are protocols of their own (`Renewing`, `Purgeable`, `Listable`); ask with
+isinstance.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "Missing",
     "Purgeable",
     "Record",
+    "Renewing",
     "Store",
     "VersionChanged",
     "merge",
@@ -150,6 +152,20 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release connections. The store opens new ones if it is used again."""
+        ...
+
+
+@runtime_checkable
+class Renewing(Protocol):
+    """A store that can renew a record in the same trip that loads it."""
+
+    def load_and_touch(
+        self, key: str, idle: float, lifetime: float, after: float
+    ) -> Record | Missing:
+        """Load as `load` does; a living record that was last renewed more than *after* seconds
+        ago is renewed as by `touch`, to live *idle* seconds from now, though not beyond
+        *lifetime* seconds from its creation. Return it as it was before.
+        """
         ...
 
 
