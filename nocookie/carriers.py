@@ -78,19 +78,19 @@ class Reply:
 
     def set(self, name: str, value: str) -> None:
         """Set a header, in place of what there is of it."""
-        wanted = name.lower()
+        wanted, size = name.lower(), len(name)
         headers = self.headerlist
         for there, _ in headers:
-            if there.lower() == wanted:
+            if len(there) == size and there.lower() == wanted:
                 headers[:] = [pair for pair in headers if pair[0].lower() != wanted]
                 break
         headers.append((name, value))
 
     def add_word(self, name: str, word: str) -> None:
         """Add *word* to a header that is a list, unless it or `*` is there."""
-        wanted = name.lower()
+        wanted, size = name.lower(), len(name)
         for header, _ in self.headerlist:
-            if header.lower() == wanted:
+            if len(header) == size and header.lower() == wanted:
                 break
         else:
             self.headerlist.append((name, word))

@@ -41,6 +41,7 @@ class SessionManager:
         self.id_header: str | None = settings["id_header"]
         self.backend = Backend(settings)
         self._key = self.backend.ids.key
+        self._auto = self.backend.auto
         for secret in settings["secret"] or ():
             if len(secret) < SHORT_SECRET:
                 emit("misfit", f"a secret of fewer than {SHORT_SECRET} characters can be guessed")
@@ -56,7 +57,9 @@ class SessionManager:
     def open(self, environ: WSGIEnvironment) -> SessionObject:
         """Return the session of this request; nothing is loaded yet."""
         self.prepare(environ)
-        return SessionObject(self, environ)
+        session = SessionObject()
+        session._manager, session._environ = self, environ
+        return session
 
     def prepare(self, environ: WSGIEnvironment) -> None:
         """Have the carriers take from the request what the application would take first."""
@@ -100,7 +103,8 @@ class SessionManager:
         real = session._sess
         if real is None:
             return
-        real._commit()
+        if real._marked or real._touch_due or self._auto:
+            real._commit()
         for name in self._vary:
             reply.add_word("Vary", name)
         if real._values is None:

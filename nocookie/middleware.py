@@ -66,25 +66,31 @@ class SessionMiddleware:
         return copy_context().run(self._respond, environ, start_response)
 
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        there = environ.get(self.environ_key)
-        if there is not None and is_bound(there):
-            # An outer SessionMiddleware serves this request already: one load, one commit.
-            return self.app(environ, start_response)
-        exchange = environ[self.environ_key] = _Exchange(self.manager, environ)
-        if there is not None and there._manager is self.manager:
-            exchange._go_on(there)
+        key, manager = self.environ_key, self.manager
+        # Without a call of __init__: this is the way of every request.
+        exchange = _Exchange()
+        exchange._manager, exchange._environ = manager, environ
+        exchange._start_response = start_response
+        exchange._status, exchange._sent = "", False
+        if key in environ:
+            there = environ[key]
+            if is_bound(there):
+                # An outer SessionMiddleware serves this request already: one load, one commit.
+                return self.app(environ, start_response)
+            if there._manager is manager:
+                exchange._go_on(there)
+        environ[key] = exchange
+        bind(exchange)
         if self._first:
             self._warn_of_misfit(environ)
-        if self.manager.prepares:
-            self.manager.prepare(environ)
-        exchange._start_response = start_response
-        bind(exchange)
+        if manager.prepares:
+            manager.prepare(environ)
         body: Iterable[bytes] = ()
         try:
             body = self.app(environ, exchange._start)
             if exchange._sess is None and type(body) is list and exchange._status:
                 # The way of most requests, in few steps: nobody asked for the session.
-                exchange._let_go()
+                exchange._environ = exchange._start_response = exchange._server_write = None
                 if not exchange._sent:
                     start_response(exchange._status, exchange._headers)
                 return body
@@ -120,12 +126,14 @@ class _Exchange(SessionObject):
     environ, and its `_start` is what the application gets as start_response.
     """
 
+    __slots__ = ("_headers", "_sent", "_server_write", "_start_response", "_status")
+
     _manager: SessionManager
-    _start_response: Any = None
+    _start_response: Any
+    _status: str
     _headers: Headers
-    _server_write: Any = None
-    _status = ""
-    _sent = False
+    _sent: bool
+    _server_write: Any
 
     def _start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /

@@ -80,6 +80,10 @@ _IMMUTABLE: Final = frozenset(
 _COMPARED: Final = frozenset({list, dict, set, bytearray, tuple, frozenset})
 
 
+#: Make a `Session` without a call of `__init__`.
+_new: Callable[[type[Session]], Session] = object.__new__
+
+
 class Session(MutableMapping[str, Any]):
     """A session: a mapping that is saved under an id.
 
@@ -149,7 +153,7 @@ class Session(MutableMapping[str, Any]):
 
     @classmethod
     def _of(cls, backend: Backend, presented: Presented, reason: str | None) -> Session:
-        session = object.__new__(cls)
+        session = _new(cls)
         session._backend = backend
         session._presented, session._reason = presented, reason
         return session
@@ -433,7 +437,8 @@ class Session(MutableMapping[str, Any]):
                     outcome = self._accept(id, key, found)
                     if outcome is None:
                         self._given, self._brought_by = id, carrier
-                        self._failed = None
+                        if self._failed is not None:
+                            self._failed = None
                         if self._is_new is None:
                             self._is_new = False
                         return
@@ -478,7 +483,10 @@ class Session(MutableMapping[str, Any]):
         self._created, self._last_accessed = created, accessed
         self._reason = None
         self._stored = fields
-        self._begin(fields)
+        if self._values is not None:
+            self._begin(fields)
+        else:  # the rest of what `_begin` does is so by default
+            self._fields, self._values, self._changed = fields, {}, {}
         return None
 
     def _begin(self, fields: Mapping[str, bytes]) -> None:
@@ -805,7 +813,16 @@ class _Params(dict[str, Any]):
         return f"<session parameters: {', '.join(self)}>"
 
 
-class SessionObject(MutableMapping[str, Any]):
+class _Attributed:
+    """Has attributes of the ordinary kind."""
+
+
+#: The real `__dict__` of an object.
+_attributes: Callable[[object], dict[str, Any]]
+_attributes = _Attributed.__dict__["__dict__"].__get__
+
+
+class SessionObject(_Attributed, MutableMapping[str, Any]):
     """The session of one request, not yet made: it becomes a `Session` when it is touched, and
     answers what that answers.
 
@@ -814,12 +831,21 @@ class SessionObject(MutableMapping[str, Any]):
     this request.
     """
 
-    def __init__(self, manager: Opener, environ: WSGIEnvironment) -> None:
-        self._params = _Params(id=None, backend=manager.backend)
-        self._sess: Session | None = None
-        self._manager = manager
-        #: Until the end of the request.
-        self._environ: WSGIEnvironment | None = environ
+    __slots__ = ("_environ", "_manager")
+
+    _sess: Session | None = None
+    _manager: Opener
+    #: Until the end of the request.
+    _environ: WSGIEnvironment | None
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        # Few requests look: what only they need is made when they do.
+        attributes = _attributes(self)
+        if "_params" not in attributes:
+            attributes["_params"] = _Params(id=None, backend=self._manager.backend)
+            attributes.setdefault("_sess", None)
+        return attributes
 
     def _session(self) -> Session:
         session = self._sess
@@ -827,8 +853,9 @@ class SessionObject(MutableMapping[str, Any]):
             if self._environ is None:
                 raise UnboundSessionError("the request of this session is over")
             manager = self._manager
-            presented, reason = manager.find(self._environ)
-            session = self._sess = Session._of(manager.backend, presented, reason)
+            session = self._sess = _new(Session)
+            session._backend = manager.backend
+            session._presented, session._reason = manager.find(self._environ)
         return session
 
     def _get_current_obj(self) -> SessionObject:
