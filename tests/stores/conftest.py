@@ -1,16 +1,23 @@
 """Other processes, for stores: forked children, and fresh interpreters."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from stores import workers
+from stores.places import KINDS
 
 #: Seconds after which a child counts as stuck, and is ended by the alarm that it set itself.
 CHILD_LIMIT = 60
+#: Seconds after which workers count as stuck.
+CREW_LIMIT = 240
 
 
 class Child:
@@ -67,3 +74,52 @@ def python():
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def place(request):
+    """An empty place of the row that the test is parametrised with; see `places`."""
+    return KINDS[request.param].make(request)
+
+
+class Crew:
+    """Workers that begin at one moment: processes where the place is shared, else threads."""
+
+    def __init__(self, place, python):
+        self.place = place
+        self.python = python
+
+    def run(self, *tasks):
+        """Run each task, (worker's name, *arguments), at once; return what they returned."""
+        if "shared" not in self.place.powers:
+            return self._threads(tasks)
+        processes = [self.start(*task) for task in tasks]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        outputs = [process.communicate(timeout=CREW_LIMIT)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0] * len(processes)
+        return [json.loads(output) for output in outputs]
+
+    def start(self, name, *arguments):
+        """Start one process and leave the talking to the test."""
+        options, arguments = json.dumps(self.place.options), json.dumps(arguments)
+        return self.python(workers.START, name, options, arguments)
+
+    def _threads(self, tasks):
+        start = threading.Barrier(len(tasks))
+        with ThreadPoolExecutor(len(tasks)) as pool:
+
+            def work(name, *arguments):
+                start.wait(CHILD_LIMIT)
+                return workers.WORKERS[name](self.place.options, *arguments)
+
+            futures = [pool.submit(work, *task) for task in tasks]
+            return [future.result(CREW_LIMIT) for future in futures]
+
+
+@pytest.fixture
+def crew(place, python):
+    return Crew(place, python)

@@ -18,9 +18,6 @@ from nocookie.stores.base import Delta, Missing, Record
 from nocookie.stores.file import FileStore
 from nocookie.testing import StoreSuite
 
-#: How often a writer is killed in the middle of its work.
-KILLS = int(os.environ.get("NOCOOKIE_KILLS", "40"))
-
 
 def key(number):
     return f"{number:064x}"
@@ -807,38 +804,3 @@ def test_processes_that_count_by_compare_and_set_lose_nothing(python, tmp_path, 
     start_all(processes)
     end_all(processes)
     assert fields(store) == {"count": b"2000"}
-
-
-def test_a_writer_killed_at_any_moment_tears_nothing_and_loses_nothing(
-    python, tmp_path, store, path
-):
-    store.create(key(1), record(a=b"0" * 600_000, b=b"0"), 600)
-    code = PREFACE + (
-        "turn = int(sys.argv[2])\n"
-        "while True:\n"
-        "    turn += 1\n"
-        "    delta = Delta({'a': b'%d' % (turn % 10) * 600_000, 'b': b'%d' % turn})\n"
-        "    store.save(key(1), delta, 600)\n"
-        "    os.write(1, b'%d\\n' % turn)\n"
-    )
-    dice = random.Random(20)
-    turn = 0
-    for _ in range(KILLS):
-        writer = python(code, tmp_path, turn)
-        start_all([writer])
-        writer.stdout.readline()
-        time.sleep(dice.uniform(0, 0.02))  # not to wait for anything: to hit any moment
-        writer.send_signal(signal.SIGKILL)
-        rest, _ = writer.communicate()
-        acknowledged = int(rest.split()[-1]) if rest.endswith("\n") else turn
-        begun = time.monotonic()
-        found = fields(store)
-        turn = int(found["b"])
-        assert acknowledged <= turn, "an acknowledged save was lost"
-        assert found["a"] == b"%d" % (turn % 10) * 600_000, "a save was torn"
-        store.save(key(1), Delta({"after": b"1"}), 600)
-        assert time.monotonic() - begun < SLACK, "a dead process still held the lock"
-    assert turn > KILLS
-    store.close()
-    assert [p.name for p in path.parent.iterdir()] == ["sessions.db"], "something was left over"
-    assert sql(path, "PRAGMA integrity_check") == [("ok",)]
