@@ -61,6 +61,8 @@ class SessionMiddleware:
         self.environ_key = environ_key
         #: No request has come yet: only a request tells what server this is.
         self._first = True
+        #: There is something to do before the application: most have nothing, most of the time.
+        self._has_to_prepare = True
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return copy_context().run(self._respond, environ, start_response)
@@ -81,17 +83,17 @@ class SessionMiddleware:
                 exchange._go_on(there)
         environ[key] = exchange
         bind(exchange)
-        if self._first:
-            self._warn_of_misfit(environ)
-        if manager.prepares:
-            manager.prepare(environ)
+        if self._has_to_prepare:
+            self._prepare(environ)
         body: Iterable[bytes] = ()
         try:
             body = self.app(environ, exchange._start)
             if exchange._sess is None and type(body) is list and exchange._status:
                 # The way of most requests, in few steps: nobody asked for the session.
-                exchange._environ = exchange._start_response = exchange._server_write = None
-                if not exchange._sent:
+                exchange._environ = exchange._start_response = None
+                if exchange._sent:
+                    exchange._server_write = None
+                else:
                     start_response(exchange._status, exchange._headers)
                 return body
             whole = type(body) is list or type(body) is tuple or _is_file(body, environ)
@@ -113,8 +115,14 @@ class SessionMiddleware:
             raise
         return _Body(body, exchange, environ, copy_context())
 
+    def _prepare(self, environ: WSGIEnvironment) -> None:
+        if self._first:
+            self._first = False
+            self._has_to_prepare = bool(self.manager.prepares)
+            self._warn_of_misfit(environ)
+        self.manager.prepare(environ)
+
     def _warn_of_misfit(self, environ: WSGIEnvironment) -> None:
-        self._first = False
         if environ.get("wsgi.multiprocess") and not self.manager.backend.store.shared:
             emit("misfit", "a memory store under several processes: each has sessions of its own")
 
