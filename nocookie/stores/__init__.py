@@ -27,6 +27,7 @@ ENTRY_POINT_GROUP: Final = "nocookie.stores"
 STORES: Final[Mapping[str, str]] = {
     "memory": "nocookie.stores.memory:MemoryStore",
     "file": "nocookie.stores.file:FileStore",
+    "sqlalchemy": "nocookie.stores.sqlalchemy:SqlAlchemyStore",
 }
 
 #: Beaker's names, and what succeeds them here.

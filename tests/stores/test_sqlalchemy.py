@@ -1,0 +1,43 @@
+"""The database store on SQLite: the suite, both ways to change a record, options, faults."""
+
+import pytest
+
+from nocookie.stores.sqlalchemy import SqlAlchemyStore
+from nocookie.testing import StoreSuite
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture
+def open_store(url):
+    """`open_store(**options)`: a store on the database of this test; several share it."""
+    opened = []
+
+    def open_one(**options):
+        where = {} if "engine" in options else {"url": url}
+        store = SqlAlchemyStore(**{**where, "create_table": True, **options})
+        opened.append(store)
+        return store
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+class TestOnSqlite(StoreSuite):
+    @pytest.fixture
+    def store(self, clock, open_store):
+        return open_store(clock=clock, deadline=30)
+
+
+class TestWhereBytesCannotBeAppended(StoreSuite):
+    """What MySQL and every other database gets: read, merge, compare, write."""
+
+    @pytest.fixture
+    def store(self, clock, open_store):
+        store = open_store(clock=clock, deadline=30)
+        store._sql = type(store._sql)(store._table, "another")
+        return store
