@@ -1,5 +1,6 @@
 """The command `nocookie`: what it says, and its exit status."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -38,29 +39,42 @@ def test_the_command_is_installed(capsys):
     assert cli.main is script.load()
 
 
-def test_help_names_every_command(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["--help"])
-
-    assert stop.value.code == 0
-    assert "demo" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("arguments", [[], ["dmeo"], ["demo", "--prot", "1"]])
-def test_a_wrong_command_line_is_status_2(arguments, capsys):
+def status(*arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
+    return stop.value.code
 
-    assert stop.value.code == 2
-    assert capsys.readouterr().out == ""
+
+def test_help_names_every_command(capsys):
+    assert status("--help") == 0
+
+    said = capsys.readouterr().out
+    assert re.findall("^  ([a-z]+)  ", said, re.MULTILINE) == ["demo", "purge"]
+
+
+@pytest.mark.parametrize("command", ["demo", "purge"])
+def test_help_of_a_command_says_what_it_does_and_every_option(command, capsys):
+    assert status(command, "--help") == 0
+
+    said = capsys.readouterr().out
+    assert said.startswith(f"Usage: nocookie {command} [OPTIONS]\n\n  ")
+    without_help = re.findall(r"^  --[\w-]+(?: [A-Z]+)?$(?!\n {20})", said, re.MULTILINE)
+    assert without_help == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["dmeo"], ["demo", "--prot", "1"], ["purge", "x"]])
+def test_a_wrong_command_line_is_status_2(arguments, capsys):
+    assert status(*arguments) == 2
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "\nError: " in said.err
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", "", "8000.5", "\u0663", "1_0"])
 def test_a_bad_port_is_one_sentence_and_status_2(port, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["demo", f"--port={port}"])
+    assert status("demo", f"--port={port}") == 2
 
-    assert stop.value.code == 2
     assert f"a port is a number from 0 to 65535, not {port!r}" in capsys.readouterr().err
 
 
@@ -76,7 +90,7 @@ def test_a_port_in_use_is_one_sentence_and_status_2(tmp_path):
 
 def test_a_host_that_is_not_here_is_one_sentence_and_status_2(tmp_path, capsys):
     # 192.0.2.0/24 is for documentation (RFC 5737): nobody has it.
-    assert cli.main(["demo", "--host", "192.0.2.1", "--data-dir", str(tmp_path)]) == 2
+    assert status("demo", "--host", "192.0.2.1", "--data-dir", str(tmp_path)) == 2
 
     (sentence,) = capsys.readouterr().err.splitlines()
     assert "cannot listen on 192.0.2.1, port 8000" in sentence
@@ -85,7 +99,7 @@ def test_a_host_that_is_not_here_is_one_sentence_and_status_2(tmp_path, capsys):
 def test_a_data_dir_that_is_a_file_is_one_sentence_and_status_2(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
 
-    assert cli.main(["demo", "--data-dir", str(tmp_path / "file")]) == 2
+    assert status("demo", "--data-dir", str(tmp_path / "file")) == 2
 
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.startswith("nocookie demo: cannot use the folder ")

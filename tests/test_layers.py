@@ -24,6 +24,7 @@ LAYERS = [
     ["nocookie.rewriting"],
     ["nocookie.stores.base"],
     ["nocookie.local"],
+    ["nocookie.stores.redis_wire"],
     ["nocookie.stores.*"],
     ["nocookie.stores"],
     ["nocookie.carriers"],
@@ -32,7 +33,7 @@ LAYERS = [
     ["nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
-    ["nocookie.adapters.*", "nocookie.demo", "nocookie.testing"],
+    ["nocookie.adapters.*", "nocookie.demo", "nocookie.purge", "nocookie.testing"],
     ["nocookie.adapters", "nocookie.cli"],
     ["nocookie.__main__"],
 ]
@@ -95,7 +96,7 @@ NOT_LOADED = [
     *("flask", "django", "pyramid", "bottle", "paste", "waitress", "gunicorn"),
     *("pytest", "hypothesis", "beaker", "webtest"),
     *("nocookie.stores.file", "nocookie.stores.memory", "nocookie.testing", "nocookie.cli"),
-    *("nocookie.demo", "nocookie.adapters"),
+    *("nocookie.demo", "nocookie.purge", "nocookie.adapters", "click"),
 ]
 
 
@@ -125,8 +126,12 @@ def test_a_store_is_loaded_when_its_type_is_used():
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_third_partys_package_is_imported_at_the_top_by_none_but_its_own(module):
-    """WebOb is the one dependency; whatever else is needed is imported when it is."""
-    allowed = {"nocookie.testing": {"pytest", "hypothesis"}}.get(module, set())
+    """WebOb is what the library needs, and click its command line; whatever else is needed is
+    imported when it is."""
+    allowed = {
+        "nocookie.cli": {"click"},
+        "nocookie.testing": {"pytest", "hypothesis"},
+    }.get(module, set())
     for names, top in runtime_imports(ast.parse(MODULES[module].read_text())):
         for name in names if top else ():
             package = name.partition(".")[0]

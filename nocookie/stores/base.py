@@ -20,8 +20,8 @@ The promises, each of them in `nocookie.testing.StoreSuite`:
 * **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space.
 * **What is acknowledged is stored**, at the level of durability that the store states.
 
-Optional powers are protocols of their own (`Renewing`, `Purgeable`, `Listable`); ask with
-isinstance.
+Optional powers are protocols of their own (`Renewing`, `Purgeable`, `Countable`, `Listable`); ask
+with isinstance.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
+    "Countable",
     "Delta",
     "KeyTaken",
     "Listable",
@@ -174,7 +175,17 @@ class Purgeable(Protocol):
     """A store in which expired records stay until somebody removes them."""
 
     def purge(self, limit: int) -> int:
-        """Remove up to *limit* expired records in one short step; return how many."""
+        """Remove up to *limit* expired records in one short step; return how many. Fewer than
+        *limit* means that there are no more for now."""
+        ...
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A store that can cheaply say how much a `purge` has to do."""
+
+    def expired(self) -> int:
+        """Return how many records `purge` would remove now. Writes nothing, holds nobody up."""
         ...
 
 

@@ -108,12 +108,17 @@ ROTATE: Final = """
 """
 DESTROY: Final = "DELETE FROM sessions WHERE key = ?"
 ALIVE: Final = "SELECT seal FROM sessions WHERE key = ? AND expires > ?"
-PURGE: Final = """
-    DELETE FROM sessions
-    WHERE key IN (
-        SELECT key FROM sessions WHERE sweep <= ? AND expires <= ? ORDER BY sweep LIMIT ?
-    )
+#: Whole minutes that are over: the index alone finds them, and all that is in them has expired.
+OVER: Final = "FROM sessions WHERE sweep <= ?"
+#: The minute that is not over yet, where expired records lie among living ones, which only the
+#: records themselves tell. With many sessions there are many, so a sweep looks at a few.
+LATEST: Final = """
+    FROM (SELECT key, expires FROM sessions WHERE sweep = ? LIMIT 100) WHERE expires <= ?
 """
+PURGE: Final = "DELETE FROM sessions WHERE expires <= ? AND key IN (SELECT key {} LIMIT ?)"
+PURGE_OVER: Final = PURGE.format(f"{OVER} ORDER BY sweep")
+PURGE_LATEST: Final = PURGE.format(LATEST)
+EXPIRED: Final = f"SELECT (SELECT count(*) {OVER}) + (SELECT count(*) {LATEST})"
 KEYS: Final = "SELECT key FROM sessions WHERE expires > ? AND key > ? ORDER BY key LIMIT 1000"
 
 _NOTHING: Final = Delta()
@@ -251,7 +256,16 @@ class FileStore:
 
     def purge(self, limit: int) -> int:
         now = self._clock()
-        return self._execute(PURGE, (_sweep(now), now, limit))[1]
+        _, over = self._execute(PURGE_OVER, (now, _last_over(now), limit))
+        if over >= limit:
+            return over
+        _, latest = self._execute(PURGE_LATEST, (now, _sweep(now), now, limit - over))
+        return over + latest
+
+    def expired(self) -> int:
+        now = self._clock()
+        rows, _ = self._execute(EXPIRED, (_last_over(now), _sweep(now), now))
+        return rows[0][0] if rows else 0
 
     def keys(self) -> Iterator[str]:
         last = b""
@@ -439,6 +453,11 @@ class _Connection:
 
 def _sweep(ends: float) -> int:
     return NEVER if ends == math.inf else math.ceil(ends / SWEEP_GRID)
+
+
+def _last_over(now: float) -> int:
+    """The last minute that is over; its `sweep` and those before it are of expired records."""
+    return math.floor(now / SWEEP_GRID)
 
 
 def _pragma(sql: sqlite3.Connection, name: str) -> int:
