@@ -27,6 +27,7 @@ ENTRY_POINT_GROUP: Final = "nocookie.stores"
 STORES: Final[Mapping[str, str]] = {
     "memory": "nocookie.stores.memory:MemoryStore",
     "file": "nocookie.stores.file:FileStore",
+    "memcached": "nocookie.stores.memcached:MemcachedStore",
     "redis": "nocookie.stores.redis:RedisStore",
     "sqlalchemy": "nocookie.stores.sqlalchemy:SqlAlchemyStore",
 }

@@ -125,6 +125,44 @@ def crew(place, python):
     return Crew(place, python)
 
 
+# -- PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    from realservers.postgres import Postgres
+
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server):
+    """The server, running, whatever the last test did to it."""
+    if postgres_server.process is None:
+        postgres_server.start()
+    return postgres_server
+
+
+@pytest.fixture
+def postgres_database(postgres):
+    """The name of an empty database."""
+    name = postgres.make_database()
+    yield name
+    if postgres.process is None:
+        postgres.start()
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def postgres_url(postgres, postgres_database):
+    return postgres.url(postgres_database)
+
+
 # -- Valkey
 
 
@@ -184,3 +222,54 @@ def valkey_cluster(valkey_cluster_of_six):
     for node in valkey_cluster_of_six.primaries():
         node.ask("FLUSHALL")
     return valkey_cluster_of_six
+
+
+# -- memcached
+
+
+@pytest.fixture(scope="session")
+def three_memcached(tmp_path_factory):
+    from realservers.memcached import Memcached
+
+    servers = [Memcached(tmp_path_factory.mktemp("memcached")) for _ in range(3)]
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@pytest.fixture
+def memcached_servers(three_memcached):
+    """Three servers, empty, running, whatever the last test did to them."""
+    for server in three_memcached:
+        if server.process is None:
+            server.start()
+        server.thaw()
+        server.flush()
+    return three_memcached
+
+
+@pytest.fixture
+def memcached(memcached_servers):
+    return memcached_servers[0]
+
+
+@pytest.fixture
+def own_memcached(tmp_path):
+    """`own_memcached(*options)` starts a server with options of its own."""
+    from realservers.memcached import Memcached
+
+    started = []
+
+    def start(*options):
+        server = Memcached(tmp_path, *options)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()

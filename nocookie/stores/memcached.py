@@ -1,0 +1,553 @@
+"""Sessions in memcached: shared by many hosts, fast, and gone when memcached needs the room.
+
+A record is one item, and memcached changes an item only as a whole. So a save reads the record,
+applies the delta, and puts it back with `cas`, which memcached refuses if the item was changed in
+between; then it begins again, until the deadline.
+
+The rules of this file:
+
+1. Every write has a condition: `add`, `cas` or `replace`, never `set`. What memcached refuses,
+   also because it is too large or there is no memory, leaves the item as it was; a `set` that is
+   refused deletes it.
+2. A key has one server, whether that is up or not. Were another asked instead, sessions would
+   end twice, live twice, or lose a save. This is why pymemcache's HashClient is not used.
+3. Nothing is sent twice. Whether a write whose answer was lost took effect, nobody knows.
+4. A connection on which a command did not come to its end is closed: a late answer is never
+   read as the answer to the next command. One is used by one thread at a time, and only by the
+   process that opened it.
+5. Exceptions of the driver become `StoreError` here, and carry no data.
+
+When a record ends, our clock decides, on read. memcached drops the item a minute later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+import random
+import re
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, NamedTuple
+
+from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Missing,
+    Record,
+    VersionChanged,
+    merge,
+    new_record,
+    pack,
+    unpack,
+)
+
+__all__ = ["MemcachedStore"]
+
+#: What an item begins with: what it is, and three times, the version, and the seal's length. Then
+#: come the seal and the fields. Another kind, say of a later version, is kept and not read.
+HEAD: Final = struct.Struct(">BdddQH")
+RECORD: Final = 1
+#: A rotation has begun here and the old key still counts.
+RESERVED: Final = 2
+
+#: Seconds that memcached keeps an item after its end: as much as the clocks of two hosts may
+#: differ by, and memcached's own, which ticks in seconds, be late.
+GRACE: Final = 60
+#: memcached takes more seconds than these for a date.
+MONTH: Final = 30 * 86400
+#: memcached takes a date after this one for one that is over: it counts in 32 bits.
+LAST_DATE: Final = 2**31 - 1
+#: An item with this for its end is gone at once. So `cas` deletes what was not changed.
+AT_ONCE: Final = -1
+
+#: memcached allows so many bytes for a key, and 1024 connections, which 32 processes then share.
+KEY_SIZE: Final = 250
+POOL_SIZE: Final = 32
+
+#: Seconds, at most, from one try to the next: about the time that a try takes, and then double,
+#: up to twenty times that.
+FIRST_PAUSE: Final = 0.001
+LONGEST_PAUSE: Final = 0.02
+
+#: memcached's words for what can be helped, and how.
+ADVICE: Final = {
+    b"too large": "the record is larger than an item may be (memcached's option -I)",
+    b"out of memory": "it has no memory left, and may not evict (memcached's option -M)",
+}
+
+
+class MemcachedStore:
+    """Sessions in one or several memcached servers.
+
+    *url* is `host:port`, or `unix:/path`; several with `;` between them, in the same order or
+    not, but the same for every process: each key belongs to one of them, and while that server
+    is down its sessions are errors. *deadline* is in seconds, for one call; only the resolver,
+    where *url* has a name that it must look up, takes its own time.
+
+    An item that memcached evicts, and all of them when it restarts, are sessions that have ended.
+
+    A load is one trip, and so is a `save` or `touch` after a `load` by the same thread that
+    nobody came between; otherwise they are two, and two more for each time that somebody did. A
+    rotation is four. It is not one step: the new key is reserved, with all of its data; the old
+    one is ended, if it has not changed; the new one counts. A crash after the second leaves
+    none, and no crash leaves two.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        key_prefix: str = "nocookie:",
+        pool_size: int = POOL_SIZE,
+        deadline: float = 2.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        try:
+            from pymemcache import Client
+        except ImportError as error:
+            raise ConfigError(
+                "type = 'memcached' needs pymemcache: pip install nocookie[memcached]"
+            ) from error
+        if not re.fullmatch(r"[!-~]*", key_prefix) or len(key_prefix) + 64 > KEY_SIZE:
+            raise ConfigError(
+                "key_prefix for memcached is ASCII without spaces or control characters, "
+                f"at most {KEY_SIZE - 64} of them"
+            )
+        self._servers = [_Server(Client, address, pool_size) for address in _addresses(url)]
+        self._prefix = key_prefix
+        self._deadline = deadline
+        self._clock = clock
+        self._last = threading.local()
+        _living.add(self)
+
+    # -- the contract ---------------------------------------------------------------------------
+
+    def load(self, key: str) -> Record | Missing:
+        now, until = self._clock(), time.monotonic() + self._deadline
+        self._last.item = None
+        with self._server(key).connection(until) as memcached:
+            found, token = memcached.gets(self._prefix + key)
+        if isinstance(found, Missing):
+            return found
+        if found.expires <= now:
+            return Missing.EXPIRED
+        self._last.item = _Loaded(key, found, token, memcached.number)
+        return found
+
+    def create(self, key: str, record: Record, ttl: float) -> None:
+        now, until = self._clock(), time.monotonic() + self._deadline
+        name = self._prefix + key
+        item = _item(record._replace(accessed=now, expires=now + ttl, version=1))
+        with self._server(key).connection(until) as memcached:
+            for _ in _tries(until):
+                if memcached.add(name, item, _exptime(ttl)):
+                    return
+                found, token = memcached.gets(name)
+                if not token:
+                    continue  # it went away in between
+                if isinstance(found, Missing) or found.expires > now:
+                    raise KeyTaken
+                if memcached.cas(name, item, token, _exptime(ttl)):
+                    return
+
+    def save(
+        self,
+        key: str,
+        delta: Delta,
+        ttl: float,
+        expect: int | None = None,
+        seal: bytes | None = None,
+    ) -> None:
+        def saved(record: Record) -> Record:
+            if expect is not None and expect != record.version:
+                raise VersionChanged
+            fields = merge(record.fields, delta)
+            return record._replace(fields=fields, version=record.version + 1)
+
+        self._change(key, saved, ttl, seal)
+
+    def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
+        self._change(key, lambda record: record, ttl, seal)
+
+    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+        now, until = self._clock(), time.monotonic() + self._deadline
+        old_name, new_name = self._prefix + old, self._prefix + new
+        # What lasts longer than this call. One that is left over, nobody asks for.
+        reserved_for = math.ceil(self._deadline) + GRACE
+        reserve: Callable[..., bool]
+        with self._connections(old, new, until) as (at_old, at_new):
+            reserve = at_new.add
+            for _ in _tries(until):
+                found, token = at_old.gets(old_name)
+                fields, created, _, _, version, _ = _alive(found, now)
+                moved = new_record(
+                    (merge(fields, delta), created, now, now + ttl, version + 1, seal)
+                )
+                # With its data: if that is too large, or the server down, the old one lives on.
+                if not reserve(new_name, _item(moved, RESERVED), reserved_for):
+                    raise KeyTaken
+                if at_old.cas(old_name, b"", token, AT_ONCE):
+                    break
+                reserve = at_new.replace
+            if not at_new.replace(new_name, _item(moved), _exptime(ttl)):
+                raise SessionGone("the session was evicted")
+
+    def destroy(self, key: str) -> None:
+        until = time.monotonic() + self._deadline
+        with self._server(key).connection(until) as memcached:
+            memcached.delete(self._prefix + key)
+
+    def close(self) -> None:
+        self._last = threading.local()
+        for server in self._servers:
+            server.close()
+
+    # -- how --------------------------------------------------------------------------------------
+
+    def _change(
+        self, key: str, change: Callable[[Record], Record], ttl: float, seal: bytes | None
+    ) -> None:
+        """Put what *change* makes of the record as it is in its place, and renew it."""
+        now, until = self._clock(), time.monotonic() + self._deadline
+        name = self._prefix + key
+
+        def put(found: Record | Missing, token: bytes) -> bool:
+            after = change(_alive(found, now, seal))
+            item = _item(after._replace(accessed=now, expires=now + ttl))
+            return memcached.cas(name, item, token, _exptime(ttl))
+
+        with self._server(key).connection(until) as memcached:
+            loaded, self._last.item = getattr(self._last, "item", None), None
+            # What this thread loaded last may be what is there; if it is not, `cas` refuses. A
+            # server that was restarted gives the same tokens again, so the token counts only on
+            # a connection that is not newer, and so leads to the server that gave it.
+            if loaded and loaded.key == key and memcached.number <= loaded.connection:
+                try:
+                    if put(loaded.record, loaded.token):
+                        return
+                except (SessionGone, VersionChanged):
+                    pass  # of what was loaded, which says nothing about what is there
+            for _ in _tries(until):
+                if put(*memcached.gets(name)):
+                    return
+
+    def _server(self, key: str) -> _Server:
+        """The server that a key belongs to: the one with the highest rank for it, so that with
+        one server more or less, no key moves between the others."""
+        return max(self._servers, key=lambda server: server.rank(key))
+
+    @contextmanager
+    def _connections(
+        self, old: str, new: str, until: float
+    ) -> Iterator[tuple[_Connection, _Connection]]:
+        """A connection for each of two keys; the same one, if they belong to one server."""
+        at_old, at_new = self._server(old), self._server(new)
+        with ExitStack() as stack:
+            # In the same order for all, who would else wait for one another.
+            taken = {
+                server: stack.enter_context(server.connection(until))
+                for server in self._servers
+                if server in (at_old, at_new)
+            }
+            yield taken[at_old], taken[at_new]
+
+    def _forget_connections(self) -> None:
+        for server in self._servers:
+            server.forget_connections()
+
+
+class _Loaded(NamedTuple):
+    """What a thread loaded last."""
+
+    key: str
+    record: Record
+    token: bytes
+    #: The number of the connection that it came by.
+    connection: int
+
+
+# -- items ---------------------------------------------------------------------------------------
+
+
+def _item(record: Record, kind: int = RECORD) -> bytes:
+    fields, created, accessed, expires, version, seal = record
+    head = HEAD.pack(kind, created, accessed, expires, version, len(seal))
+    return b"".join((head, seal, pack(fields)))
+
+
+def _read(item: bytes) -> Record | Missing:
+    """Return the record, expired or not."""
+    try:
+        kind, created, accessed, expires, version, seal_size = HEAD.unpack_from(item)
+        if kind == RESERVED:
+            return Missing.UNKNOWN
+        if kind != RECORD:
+            return Missing.CORRUPTED
+        fields_at = HEAD.size + seal_size
+        fields = unpack(item[fields_at:])
+    except (struct.error, ValueError):
+        return Missing.CORRUPTED
+    return new_record((fields, created, accessed, expires, version, item[HEAD.size : fields_at]))
+
+
+def _alive(found: Record | Missing, now: float, seal: bytes | None = None) -> Record:
+    if found is Missing.CORRUPTED:
+        raise StoreError("memcached: the record cannot be read, left as it is")
+    if isinstance(found, Missing) or found.expires <= now or seal not in (None, found.seal):
+        raise SessionGone("the session has ended")
+    return found
+
+
+def _exptime(ttl: float) -> int:
+    """When memcached drops an item that ends in *ttl* seconds; 0 is never."""
+    if ttl == math.inf:
+        return 0
+    seconds = math.ceil(max(ttl, 0)) + GRACE
+    if seconds > MONTH:
+        seconds += int(time.time())  # memcached's clock is a real one, whatever ours is
+    return seconds if seconds <= LAST_DATE else 0
+
+
+def _tries(until: float) -> Iterator[None]:
+    """Yield for a first try, and after a pause for another, until the time is over."""
+    pause = FIRST_PAUSE
+    while True:
+        yield
+        if time.monotonic() + pause > until:
+            raise StoreTimeout("memcached: others kept changing the record")
+        time.sleep(random.uniform(0, pause))  # noqa: S311 - only to spread out
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+# -- servers and connections ---------------------------------------------------------------------
+
+
+def _addresses(url: str) -> list[str | tuple[str, int]]:
+    addresses = [_address(text.strip()) for text in url.split(";")]
+    if None in addresses or len(set(addresses)) < len(addresses):
+        raise ConfigError(
+            "url for memcached is host:port, or unix:/path; several with ';' between them, each "
+            "one once"
+        )
+    return [address for address in addresses if address is not None]
+
+
+def _address(text: str) -> str | tuple[str, int] | None:
+    if re.fullmatch(r"unix:/.+", text):
+        return text.removeprefix("unix:")
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::([0-9]{1,5}))?", text)
+    if match is None:
+        return None
+    host, port = match[1] or match[2], int(match[3] or 11211)
+    return (host.lower(), port) if 0 < port < 65536 else None
+
+
+class _Server:
+    """One server, and our connections to it."""
+
+    def __init__(self, client: Any, address: str | tuple[str, int], pool_size: int) -> None:
+        self._client = client
+        self._address = address
+        self._pool_size = pool_size
+        self._seed = hashlib.blake2b(f"{address}".encode(), digest_size=8)
+        self._idle: list[_Connection]
+        self.forget_connections()
+
+    def rank(self, key: str) -> bytes:
+        rank = self._seed.copy()
+        rank.update(key.encode())
+        return rank.digest()
+
+    @contextmanager
+    def connection(self, until: float) -> Iterator[_Connection]:
+        """A connection, for one thread, on which every wait ends at *until*."""
+        places, idle = self._places, self._idle
+        if not places.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise StoreTimeout("memcached: every connection is in use")
+        connection = None
+        try:
+            connection = self._take(idle, until)
+            yield connection
+        finally:
+            if connection is not None:
+                with self._lock:
+                    keep = connection.usable and idle is self._idle
+                    if keep:
+                        idle.append(connection)
+                if not keep:
+                    connection.close()
+            places.release()
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def forget_connections(self) -> None:
+        self._places = threading.Semaphore(self._pool_size)
+        self._lock = threading.Lock()
+        self._idle = []
+
+    def _take(self, idle: list[_Connection], until: float) -> _Connection:
+        while True:
+            with self._lock:
+                if not idle:
+                    break
+                connection = idle.pop()
+            connection.sock.until = until
+            if connection.sock.is_quiet():
+                return connection
+            connection.close()
+        # pymemcache connects by itself where there is no socket, but to one address only.
+        client = self._client(self._address, default_noreply=False)
+        try:
+            client.sock = _connect(self._address, until)
+        except OSError as error:
+            raise _store_error(error) from error
+        return _Connection(client)
+
+
+class _Connection:
+    """The commands. A thread has it for itself."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.sock: _Socket = client.sock
+        #: Connections are numbered as they are opened.
+        self.number = next(_numbers)
+        #: False from the beginning of a command until its answer is read to the end.
+        self.usable = True
+
+    def gets(self, name: str) -> tuple[Record | Missing, bytes]:
+        """Return the record, and the token for `cas`; without an item, the token is empty."""
+        item, token = self._ask(self._client.gets, name)
+        if item is None:
+            return Missing.UNKNOWN, b""
+        if token == b"0":
+            raise StoreError("memcached runs without cas (its option -C): sessions need it")
+        return _read(item), token
+
+    def add(self, name: str, item: bytes, exptime: int) -> bool:
+        return bool(self._ask(self._client.add, name, item, exptime))
+
+    def replace(self, name: str, item: bytes, exptime: int) -> bool:
+        return bool(self._ask(self._client.replace, name, item, exptime))
+
+    def cas(self, name: str, item: bytes, token: bytes, exptime: int) -> bool:
+        return bool(self._ask(self._client.cas, name, item, token, exptime))
+
+    def delete(self, name: str) -> None:
+        self._ask(self._client.delete, name)
+
+    def close(self) -> None:
+        self._client.close()
+        self.sock.close()
+
+    def _ask(self, command: Callable[..., Any], *arguments: Any) -> Any:
+        self.usable = False
+        try:
+            answer = command(*arguments)
+        except OSError as error:
+            raise _store_error(error) from error
+        except Exception as error:
+            # Not `from error`: its text may be what was received.
+            raise _store_error(error) from None
+        self.usable = True
+        return answer
+
+
+class _Socket(socket.socket):
+    """A socket on which every wait ends at `until`; a timeout alone begins anew with each."""
+
+    until = 0.0
+
+    def connect(self, address: Any) -> None:
+        self._set_timeout()
+        super().connect(address)
+
+    def sendall(self, *arguments: Any) -> None:
+        self._set_timeout()
+        super().sendall(*arguments)
+
+    def recv(self, *arguments: Any) -> bytes:
+        self._set_timeout()
+        return super().recv(*arguments)
+
+    def is_quiet(self) -> bool:
+        """Whether the other end is there, and has said nothing that nobody asked for."""
+        self.settimeout(0)
+        try:
+            super().recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _set_timeout(self) -> None:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+
+
+def _connect(address: str | tuple[str, int], until: float) -> _Socket:
+    """Connect to the first that answers of the addresses that a name has."""
+    targets: list[tuple[int, Any]]
+    if isinstance(address, str):
+        targets = [(socket.AF_UNIX, address)]
+    else:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        targets = [(family, target) for family, _, _, _, target in found]
+    while True:
+        family, target = targets.pop(0)
+        sock = _Socket(family, socket.SOCK_STREAM)
+        sock.until = until
+        try:
+            sock.connect(target)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except BaseException as error:
+            sock.close()
+            if not targets or not isinstance(error, OSError):
+                raise
+
+
+def _store_error(error: Exception) -> StoreError:
+    """What happened, without data and without the address."""
+    if isinstance(error, TimeoutError):
+        return StoreTimeout("memcached did not answer in time")
+    if isinstance(error, OSError):
+        return StoreError(f"memcached failed: {error.strerror or type(error).__name__}")
+    said = error.args[0] if error.args and isinstance(error.args[0], bytes) else b""
+    for words, advice in ADVICE.items():
+        if words in said:
+            return StoreError(f"memcached refused: {advice}")
+    return StoreError(f"memcached failed: {type(error).__name__}")
+
+
+_numbers: Final = itertools.count()
+_living: weakref.WeakSet[MemcachedStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # The sockets are the parent's; closing them here, as they are collected, does not end them.
+    for store in list(_living):
+        store._forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

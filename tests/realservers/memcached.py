@@ -1,0 +1,56 @@
+"""memcached, from the PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from realservers import Server, missing
+
+
+class Memcached(Server):
+    """With the options that are given, and of one thread: it has little to do."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.program = shutil.which("memcached")
+        if self.program is None:
+            missing("memcached", "apt-get install memcached")
+        super().__init__(folder)
+        self.options = options
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        assert self.program is not None
+        # Started by root, it insists on being told to stay root or become somebody else.
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        where = ["-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-t", "1"]
+        return [self.program, *user, *where, *self.options]
+
+    def answers(self) -> bool:
+        return self.ask("version").startswith(b"VERSION")
+
+    def flush(self) -> None:
+        """Make it forget every item, and what it counted."""
+        assert self.ask("flush_all") == b"OK\r\n"
+        assert self.ask("stats reset") == b"RESET\r\n"
+
+    def stats(self, *kind: str) -> dict[str, str]:
+        lines = self.ask(" ".join(["stats", *kind]), b"END\r\n").decode().splitlines()
+        return dict(line.split(" ", 2)[1:] for line in lines[:-1])
+
+    def ask(self, command: str, end: bytes = b"\r\n") -> bytes:
+        """What it answers to a line, by a connection of our own."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+            sock.sendall(command.encode() + b"\r\n")
+            answer = b""
+            while not answer.endswith(end):
+                piece = sock.recv(65536)
+                if not piece:
+                    raise ConnectionResetError
+                answer += piece
+            return answer
