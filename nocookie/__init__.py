@@ -23,6 +23,8 @@ from nocookie.carriers import Cookie as Cookie
 from nocookie.carriers import FirstOf as FirstOf
 from nocookie.carriers import Form as Form
 from nocookie.carriers import Header as Header
+from nocookie.carriers import PathParam as PathParam
+from nocookie.carriers import PathSegment as PathSegment
 from nocookie.carriers import Query as Query
 from nocookie.carriers import Reply as Reply
 from nocookie.errors import ConfigError as ConfigError
@@ -49,6 +51,8 @@ __all__ = [
     "Form",
     "Header",
     "NocookieError",
+    "PathParam",
+    "PathSegment",
     "Query",
     "Reply",
     "Session",

@@ -23,7 +23,9 @@ from webob.cookies import make_cookie
 from webob.headers import ResponseHeaders
 
 from nocookie.errors import ConfigError
+from nocookie.ids import GRAMMAR
 from nocookie.options import is_token
+from nocookie.redaction import TAKEN, take, taken
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -37,9 +39,12 @@ __all__ = [
     "FirstOf",
     "Form",
     "Header",
+    "PathParam",
+    "PathSegment",
     "Query",
     "RawCarrier",
     "Reply",
+    "UrlCarrier",
     "carriers_from",
 ]
 
@@ -107,7 +112,8 @@ class Carrier(Protocol):
 
     Optional attributes: `vary`, the request header it reads (for `Vary`); `in_url`, true where
     the id is part of a URL; `prepare(environ)`, called before the application runs, for what
-    must be read or taken away before it sees the request.
+    must be read or taken away before it sees the request: it returns None, or a URL reference
+    that the client is sent to instead.
     """
 
     def find(self, request: Request) -> str | None:
@@ -186,36 +192,164 @@ class Bearer(RawCarrier):
         return "Bearer()"
 
 
-class Query(RawCarrier):
-    """The id in a query parameter.
+class UrlCarrier(RawCarrier):
+    """A carrier whose id is part of the URL.
 
-    Leaks: by history, bookmarks, shared links, logs and `Referer`. Responses get
-    `Referrer-Policy` and `Cache-Control: no-store`; prefer a header where the client can.
+    What it finds it takes out of environ before the application runs: see `nocookie.redaction`.
+    The id goes back on links, by `session.url` and `rewrite`, and never to another origin.
     """
 
     in_url = True
+    #: Where the id stands, for the ids that were taken: not the carrier, because a second
+    #: middleware may look in the same place with a carrier of its own.
+    place_in_url: str
+
+    def prepare(self, environ: WSGIEnvironment) -> str | None:
+        """Take the ids of this request. Return where to send the client instead, if anywhere."""
+        raise NotImplementedError
+
+    def bare(self, url: str) -> str:
+        """Return *url* without the id, or *url* itself."""
+        raise NotImplementedError
+
+    def read(self, environ: WSGIEnvironment) -> str | None:
+        there = environ.get(TAKEN)
+        return None if there is None else _only(there.ids.get(self.place_in_url, ()))
+
+    def find(self, request: Request) -> str | None:
+        self.prepare(request.environ)
+        return self.read(request.environ)
+
+
+class Query(UrlCarrier):
+    """The id in a query parameter.
+
+    Leaks: by history, bookmarks, shared links, logs and `Referer`. Responses get
+    `Referrer-Policy` and `Cache-Control: no-store`, and the parameter is taken out of environ;
+    prefer a header where the client can.
+    """
 
     def __init__(self, name: str = "sid") -> None:
         self.name = _token(name, "a parameter name")
-        self._mark = f"&{name}="
+        self.place_in_url = f"query:{name}"
 
-    def read(self, environ: WSGIEnvironment) -> str | None:
-        query: str = environ.get("QUERY_STRING", "")
-        if "%" in query or "+" in query:  # the name or the value may be written otherwise
-            return _only(
-                unquote_plus(value)
-                for name, _, value in (part.partition("=") for part in query.split("&"))
-                if unquote_plus(name) == self.name
-            )
-        found = ("&" + query).split(self._mark)
-        if len(found) < 2:
-            return None
-        if len(found) > 2:
-            return _only(part.partition("&")[0] for part in found[1:])
-        return found[1].partition("&")[0]
+    def prepare(self, environ: WSGIEnvironment) -> str | None:
+        taken(environ)
+        ids, rest = _split_query(environ.get("QUERY_STRING", ""), self.name)
+        if ids:
+            environ["QUERY_STRING"] = rest
+            take(environ, self.place_in_url, ids, self.bare)
+        return None
+
+    def bare(self, url: str) -> str:
+        address, hash, fragment = url.partition("#")
+        path, _, query = address.partition("?")
+        ids, rest = _split_query(query, self.name)
+        return path + ("?" + rest if rest else "") + hash + fragment if ids else url
 
     def __repr__(self) -> str:
         return f"Query({self.name!r})"
+
+
+def _split_query(query: str, name: str) -> tuple[tuple[str, ...], str]:
+    """Return the values of the parameter *name*, and the rest of the query as it was."""
+    if name not in query and "%" not in query:  # a name may be written in percents
+        return (), query
+    values, rest = [], []
+    for part in query.split("&"):
+        written, _, value = part.partition("=")
+        if written == name or unquote_plus(written) == name:
+            values.append(unquote_plus(value))
+        else:
+            rest.append(part)
+    return tuple(values), "&".join(rest)
+
+
+def _as_sent(environ: WSGIEnvironment, otherwise: str) -> str:
+    """Return the path as the client wrote it, where the server tells: PATH_INFO is decoded, and
+    what was written in percents is not ours."""
+    sent: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or otherwise
+    return sent
+
+
+class PathSegment(UrlCarrier):
+    """The id as the first segment of the path below the mount: `/~<id>/`.
+
+    The segment moves from PATH_INFO to SCRIPT_NAME, so every framework's own URL generator
+    carries the id without any rewriting. Only this one form counts, exactly once: written
+    otherwise (encoded, after dots or a second slash, doubled) the path stays as it is, so nothing
+    in front of the application is led to see another path than the application sees
+    (CVE-2023-36899). `/~<id>` alone is sent to `/~<id>/`.
+
+    Leaks: as `Query`; and SCRIPT_NAME has to keep the id, which `nocookie.logs` masks.
+    """
+
+    def __init__(self, marker: str = "~") -> None:
+        if not isinstance(marker, str) or not re.fullmatch(r"[A-Za-z0-9._~!$'()*,:@-]+", marker):
+            raise ConfigError(f"{marker!r} cannot begin a segment of a path")
+        self.marker = marker
+        self.place_in_url = f"path:{marker}"
+        segment = f"/{re.escape(marker)}({GRAMMAR})"
+        # After it: the end, or a segment that is neither dots nor an id again.
+        self._first = re.compile(
+            rf"{segment}(?:/(?!\.{{1,2}}(?:/|\Z)|{segment[1:]}(?:/|\Z))|\Z)", re.ASCII
+        ).match
+        self._anywhere = re.compile(rf"{segment}(?=[/?#]|\Z)", re.ASCII).sub
+
+    def prepare(self, environ: WSGIEnvironment) -> str | None:
+        taken(environ)
+        path: str = environ.get("PATH_INFO", "")
+        found = self._first(path)
+        if found is None:
+            return None
+        id = found[1]
+        segment = f"/{self.marker}{id}"
+        if segment not in _as_sent(environ, segment):
+            return None
+        if path == segment:
+            query = environ.get("QUERY_STRING", "")
+            return f"{segment[1:]}/{'?' + query if query else ''}"
+        environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + segment
+        environ["PATH_INFO"] = path[len(segment) :]
+        take(environ, self.place_in_url, (id,), self.bare)
+        return None
+
+    def bare(self, url: str) -> str:
+        return self._anywhere("", url)
+
+    def __repr__(self) -> str:
+        return f"PathSegment({self.marker!r})"
+
+
+class PathParam(UrlCarrier):
+    """The id as a parameter of the last segment of the path: `/page;sid=<id>`, as servlets do.
+
+    Only of the last segment: elsewhere it stays, and no `;` but ours is touched, so a filter in
+    front and the application agree on the path (CVE-2018-1199 is what happens else). Some
+    proxies refuse every `;`. Leaks: as `Query`.
+    """
+
+    def __init__(self, name: str = "sid") -> None:
+        self.name = _token(name, "a parameter name")
+        self.place_in_url = f"param:{name}"
+        self._params = re.compile(rf";{re.escape(name)}=([^;/?#]*)")
+        self._last = re.compile(rf";{re.escape(name)}=[^;/?#]*(?=[^/?#]*(?:[?#]|\Z))").sub
+
+    def prepare(self, environ: WSGIEnvironment) -> str | None:
+        taken(environ)
+        path: str = environ.get("PATH_INFO", "")
+        folder, slash, last = path.rpartition("/")
+        ids = tuple(self._params.findall(last))
+        if ids and f";{self.name}=" in _as_sent(environ, path):
+            environ["PATH_INFO"] = folder + slash + self._params.sub("", last)
+            take(environ, self.place_in_url, ids, self.bare)
+        return None
+
+    def bare(self, url: str) -> str:
+        return self._last("", url)
+
+    def __repr__(self) -> str:
+        return f"PathParam({self.name!r})"
 
 
 #: A form with an id in it is small; a body that is larger is somebody's upload.
@@ -236,7 +370,6 @@ class Form(RawCarrier):
 
     def __init__(self, name: str = "sid") -> None:
         self.name = _token(name, "a field name")
-        self._query = Query(name)
 
     def prepare(self, environ: WSGIEnvironment) -> None:
         kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
@@ -252,7 +385,7 @@ class Form(RawCarrier):
 
     def read(self, environ: WSGIEnvironment) -> str | None:
         body: bytes = environ.get(_FORM, b"")
-        return self._query.read({"QUERY_STRING": body.decode("latin-1")})
+        return _only(_split_query(body.decode("latin-1"), self.name)[0])
 
     def find(self, request: Request) -> str | None:
         self.prepare(request.environ)
@@ -369,6 +502,8 @@ _SCHEMES: Final[Mapping[str, Callable[..., Carrier]]] = {
     "bearer": Bearer,
     "query": Query,
     "form": Form,
+    "path": PathSegment,
+    "param": PathParam,
     "cookie": Cookie,
 }
 

@@ -61,13 +61,16 @@ class SessionManager:
         session._manager, session._environ = self, environ
         return session
 
-    def prepare(self, environ: WSGIEnvironment) -> None:
-        """Have the carriers take from the request what the application would take first."""
+    def prepare(self, environ: WSGIEnvironment) -> str | None:
+        """Have the carriers take from the request what the application would take first. Return
+        where to send the client instead, if one of them says so."""
+        elsewhere: str | None = None
         for prepare in self.prepares:
             try:
-                prepare(environ)
+                elsewhere = prepare(environ) or elsewhere
             except Exception as error:
                 emit("finder failed", type(error).__name__)
+        return elsewhere
 
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
         """Return the ids that could be ours, and for when there is none the reason."""

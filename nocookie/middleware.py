@@ -84,7 +84,10 @@ class SessionMiddleware:
         environ[key] = exchange
         bind(exchange)
         if self._has_to_prepare:
-            self._prepare(environ)
+            elsewhere = self._prepare(environ)
+            if elsewhere is not None:
+                exchange._let_go()
+                return _moved(elsewhere, start_response)
         body: Iterable[bytes] = ()
         try:
             body = self.app(environ, exchange._start)
@@ -115,12 +118,12 @@ class SessionMiddleware:
             raise
         return _Body(body, exchange, environ, copy_context())
 
-    def _prepare(self, environ: WSGIEnvironment) -> None:
+    def _prepare(self, environ: WSGIEnvironment) -> str | None:
         if self._first:
             self._first = False
             self._has_to_prepare = bool(self.manager.prepares)
             self._warn_of_misfit(environ)
-        self.manager.prepare(environ)
+        return self.manager.prepare(environ)
 
     def _warn_of_misfit(self, environ: WSGIEnvironment) -> None:
         if environ.get("wsgi.multiprocess") and not self.manager.backend.store.shared:
@@ -307,6 +310,20 @@ def _failure(
     headers.append(("Content-Length", str(len(text))))
     start_response(status, headers)
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+
+
+def _moved(to: str, start_response: StartResponse) -> list[bytes]:
+    """Send the client to the same page under the URL that it should have. 307: with the same
+    method, and not for ever (RFC 9110, 15.4.8)."""
+    headers = [
+        ("Location", to),
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", "0"),
+        ("Cache-Control", "no-store"),
+        ("Referrer-Policy", "same-origin"),
+    ]
+    start_response("307 Temporary Redirect", headers)
+    return []
 
 
 def _close(body: Iterable[bytes]) -> None:

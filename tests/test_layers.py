@@ -19,6 +19,7 @@ LAYERS = [
     ["nocookie.events"],
     ["nocookie.sealing"],
     ["nocookie.ids"],
+    ["nocookie.logs", "nocookie.redaction"],
     ["nocookie.codecs"],
     ["nocookie.options"],
     ["nocookie.rewriting"],

@@ -1,0 +1,82 @@
+"""Ids kept out of logs that others write: access logs, debug logs, error reports.
+
+nocookie itself logs no id. But an id in a URL is in what servers and frameworks write about the
+request. `MaskIds` goes on the handlers of the logs that can be reached from Python::
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(MaskIds())
+
+It shows a fingerprint in the id's place: the name of the session in listings and events.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler
+
+from nocookie.ids import FINGERPRINT_LENGTH, GRAMMAR
+
+__all__ = ["MaskIds", "MaskingRequestHandler", "mask"]
+
+#: An id, and not a part of a longer word.
+_ids: Final = re.compile(rf"(?<![A-Za-z0-9_-]){GRAMMAR}(?![A-Za-z0-9_-])", re.ASCII)
+
+
+def mask(text: str) -> str:
+    """Return *text* with each id in it replaced by its fingerprint: `[session 3f2a...]`.
+
+    By grammar: whatever else is 43 characters of the URL-safe alphabet is masked too.
+    """
+    return _ids.sub(_fingerprint, text)
+
+
+def _fingerprint(found: re.Match[str]) -> str:
+    key = hashlib.blake2b(found[0].encode(), digest_size=32).hexdigest()
+    return f"[session {key[:FINGERPRINT_LENGTH]}]"
+
+
+class MaskIds(logging.Filter):
+    """Mask the ids in everything that a record will show: message, arguments, traceback, extra
+    fields. Put it on handlers: a filter on a logger does not see what its children log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            message = record.getMessage()
+        except Exception:  # wrong arguments: what logging says of them would show them
+            message = f"{record.msg!r} with arguments that do not fit"
+        record.msg, record.args = mask(message), None
+        if record.exc_info:
+            # Formatters keep the text of a traceback here; made now, none makes it again.
+            record.exc_text = mask(
+                record.exc_text or logging.Formatter().formatException(record.exc_info)
+            )
+            record.exc_info = None
+        if record.stack_info:
+            record.stack_info = mask(record.stack_info)
+        for name, value in record.__dict__.items():
+            if name not in _STANDARD:
+                record.__dict__[name] = _masked(value)
+        return True
+
+
+#: What every record has; none of it comes from a request but what is handled above.
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, (dict, list, tuple)):
+        return mask(repr(value)) if _ids.search(repr(value)) else value
+    return value
+
+
+class MaskingRequestHandler(WSGIRequestHandler):
+    """A request handler for `wsgiref.simple_server.make_server(handler_class=...)` whose access
+    log shows no id."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        super().log_message("%s", mask(format % args))
