@@ -83,10 +83,13 @@ SERVER_SHARE: Final = 0.9
 RETRY: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock: undone by itself
 TOO_LONG: Final = frozenset({"57014", "55P03"})  # statement_timeout, lock_timeout
 NO_TABLE: Final = "42P01"
+# In a race it is a table, a type or a row of the catalogue that is there already.
+EXISTS: Final = frozenset({"42P07", "42710", "23505"})
 #: The same as error numbers of MySQL and MariaDB.
 MYSQL_RETRY: Final = frozenset({1205, 1213})
 MYSQL_TOO_LONG: Final = frozenset({1969, 3024})
 MYSQL_NO_TABLE: Final = 1146
+MYSQL_EXISTS: Final = frozenset({1050, 1061})
 
 _NOTHING: Final = Delta()
 
@@ -94,7 +97,7 @@ _NOTHING: Final = Delta()
 def table(
     metadata: MetaData, table_name: str = "nocookie_sessions", schema: str | None = None
 ) -> Table:
-    """Return the table of the store, for migrations: put it into the metadata that Alembic knows."""
+    """Return the table of the store, for migrations: put it into the metadata Alembic knows."""
     from sqlalchemy import BigInteger, Column, Double, Index, LargeBinary, SmallInteger, Table
     from sqlalchemy.dialects import mysql
 
@@ -162,6 +165,7 @@ class SqlAlchemyStore:
         self._deadline = deadline
         self._clock = clock
         self._last_sweep = clock()
+        self._closing = threading.Lock()
         _living.add(self)
 
     # -- the contract ---------------------------------------------------------------------------
@@ -226,7 +230,10 @@ class SqlAlchemyStore:
     def close(self) -> None:
         """Close the connections. Those of an application's own engine are its own to close."""
         if self._ours:
-            self._engine.dispose()
+            with self._closing:
+                pool = self._engine.pool
+                self._engine.dispose()
+                pool.dispose()  # what came back while the pools were changed
 
     # -- optional powers ------------------------------------------------------------------------
 
@@ -309,6 +316,7 @@ class SqlAlchemyStore:
 
     def _after_fork_in_child(self) -> None:
         # Not even collected: some drivers say goodbye then, on the parent's socket.
+        self._closing = threading.Lock()
         _inherited.append(self._engine.pool)
         self._engine.dispose(close=False)
 
@@ -541,6 +549,7 @@ class _Call:
         self._socket: int | None = None
         self._connection: Connection | None = None
         self._pool: Any = None
+        self._astray = False
         self._outer: _Call | None = None
 
     def __enter__(self) -> _Call:
@@ -622,19 +631,27 @@ class _Call:
             return StoreError(f"the database store failed: {type(error).__name__}")
 
     def _make_table(self) -> None:
+        """Make the table and its index. Other processes may be at the same: theirs will do."""
         from sqlalchemy.exc import DBAPIError
         from sqlalchemy.schema import CreateIndex, CreateTable
 
         connection = self._connected()
         try:
+            if not self._sql.direct:
+                self._table.create(connection, checkfirst=True)
+                return
+            # Both or nothing: a process may be killed in between.
+            immediate = " IMMEDIATE" if self._engine.dialect.name == "sqlite" else ""
+            connection.exec_driver_sql(f"BEGIN{immediate}")
             connection.execute(CreateTable(self._table, if_not_exists=True))
-            if self._sql.direct:  # MySQL has the index in the table, or no IF NOT EXISTS
-                for index in self._table.indexes:
-                    connection.execute(CreateIndex(index, if_not_exists=True))
+            for index in self._table.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
+            connection.exec_driver_sql("COMMIT")
             return
         except DBAPIError as error:
             failure = _failure(error, self.late)
-        if not isinstance(failure, _Busy):
+        self._release()  # and with it, what was begun
+        if not isinstance(failure, (_Busy, _Exists)):
             raise failure
 
     # -- the connection
@@ -645,6 +662,8 @@ class _Call:
             connection = self._engine.connect()
             self._connection = connection
             self.watch(connection.connection.dbapi_connection)
+            # If the store was closed meanwhile, nobody knows which pool this one is of.
+            self._astray = self._engine.pool is not self._pool
             if self._is_stale():
                 connection.invalidate()
                 self._release()
@@ -655,7 +674,7 @@ class _Call:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self.late:
+        if self.late or self._astray:
             connection.invalidate()
         connection.close()
         if self._engine.pool is not self._pool:  # the store was closed meanwhile
@@ -796,6 +815,10 @@ class _NoTable(StoreError):
     """The table is missing."""
 
 
+class _Exists(StoreError):
+    """The table is there already, or another process is making it."""
+
+
 class _Broken(StoreError):
     """The connection is."""
 
@@ -823,6 +846,8 @@ def _failure(error: Any, late: bool) -> StoreError:
             "the database store: there is no such table: set create_table = true, or run the "
             "migration"
         )
+    if state in EXISTS or number in MYSQL_EXISTS:
+        return _Exists("the database store: the table is there already")
     what = " ".join(filter(None, (type(driver).__name__, name or state)))
     if error.connection_invalidated:
         return _Broken(f"the database store: the connection broke: {what}")
