@@ -33,7 +33,7 @@ class Backend:
         self.clock: Callable[[], float] = settings["clock"]
         self.timeout: float = settings["timeout"] or math.inf
         self.lifetime: float = settings["lifetime"] or math.inf
-        self.touch_after = min(TOUCH_EVERY, self.timeout / TOUCH_SHARE)
+        self.renew_after = self.touch_after = min(TOUCH_EVERY, self.timeout / TOUCH_SHARE)
         self.auto: bool = settings["auto"]
         self.max_size: int = settings["max_size"]
         self.max_value_size: int = settings["max_value_size"]

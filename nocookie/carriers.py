@@ -15,6 +15,7 @@ import importlib
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from urllib.parse import unquote_plus
 
@@ -395,9 +396,16 @@ class Form(RawCarrier):
         return f"Form({self.name!r})"
 
 
+#: For a cookie that is to last: longer than any browser keeps one (RFC 6265bis: 400 days).
+NEVER: Final = timedelta(days=3650)
+
+
 class Cookie(RawCarrier):
     """The id in a cookie, for clients that keep one. With a `secret` the id is signed, as every
     id is.
+
+    *expires* says when the browser drops it: True, at the end of its own session; False, never;
+    a timedelta, so long after the last use; a datetime, then.
 
     Leaks: not to scripts (`HttpOnly`), not to other sites (`SameSite`).
     """
@@ -413,8 +421,12 @@ class Cookie(RawCarrier):
         secure: bool = False,
         httponly: bool = True,
         samesite: str | None = "Lax",
+        expires: bool | timedelta | datetime = True,
     ) -> None:
         self.name = _token(name, "a cookie name")
+        self._expires = expires
+        #: Whether the cookie has to be sent again as long as the session is used.
+        self.renews = isinstance(expires, timedelta)
         self._attributes: dict[str, Any] = {
             "path": path,
             "domain": domain,
@@ -433,8 +445,17 @@ class Cookie(RawCarrier):
         return _only(value.strip() for value in values)
 
     def place(self, id: str, reply: Reply) -> bool:
-        reply.headerlist.append(("Set-Cookie", make_cookie(self.name, id, **self._attributes)))
+        cookie = make_cookie(self.name, id, max_age=self._max_age(), **self._attributes)
+        reply.headerlist.append(("Set-Cookie", cookie))
         return True
+
+    def _max_age(self) -> timedelta | None:
+        if isinstance(self._expires, datetime):
+            # Browsers keep no cookie of the past: what is over is over at once.
+            return max(self._expires - datetime.now(UTC), timedelta(0))
+        if isinstance(self._expires, timedelta):
+            return self._expires
+        return None if self._expires else NEVER
 
     def forget(self, reply: Reply) -> None:
         cookie = make_cookie(self.name, None, **self._attributes)

@@ -115,8 +115,11 @@ class SessionManager:
         tell = real._id is not real._given and real.must_propagate
         if tell:
             self._tell(real, reply)
-        elif real._ended and real._brought_by is not None:
-            real._brought_by.forget(reply)
+        elif real._brought_by is not None:
+            if real._ended:
+                real._brought_by.forget(reply)
+            elif getattr(real._brought_by, "renews", False) and real._is_due():
+                real._brought_by.place(real.id, reply)
         in_url = bool(self._in_url) and (tell or real._brought_by in self._in_url)
         if tell or in_url:
             _keep_in(reply, in_url)
@@ -171,6 +174,7 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
                 secure=settings["secure"],
                 httponly=settings["httponly"],
                 samesite=settings["samesite"],
+                expires=settings["cookie_expires"],
             ),
         )
     if settings["find_id"] is None:

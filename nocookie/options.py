@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from nocookie.errors import ConfigError
@@ -137,6 +138,28 @@ def _one_of(*words: str) -> Callable[[Any], str]:
         raise ValueError(f"must be one of {', '.join(words)}")
 
     return convert
+
+
+def _cookie_expires(value: Any) -> bool | timedelta | datetime:
+    """As Beaker: true is the browser's session, false never, a number so many seconds."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, timedelta) and value > timedelta(0):
+        return value
+    if not isinstance(value, (timedelta, bool, type(None))):
+        try:
+            return timedelta(seconds=_seconds(value))
+        except (ValueError, OverflowError):
+            pass
+    try:
+        if str(value).strip() != "0":  # neither never nor at once
+            return _bool(value)
+        raise ValueError
+    except ValueError:
+        raise ValueError(
+            "must be true (until the browser ends), false (never), a number of seconds above 0, a "
+            "timedelta or a datetime"
+        ) from None
 
 
 def _samesite(value: Any) -> str | None:
@@ -308,6 +331,14 @@ OPTIONS: Final[Mapping[str, Option]] = {
         Option("key", _text, "nocookie.session.id", "The name of the cookie."),
         Option("cookie_path", _text, "/", "The cookie's `Path`."),
         Option("cookie_domain", _optional(_text), None, "The cookie's `Domain`."),
+        Option(
+            "cookie_expires",
+            _cookie_expires,
+            True,
+            "When the browser drops the cookie: `true`, at the end of its own session; `false`, "
+            "never; a number of seconds or a `timedelta`, so long after the last use; a "
+            "`datetime`, then.",
+        ),
         Option("secure", _bool, False, "Send the cookie over HTTPS only."),
         Option("httponly", _bool, True, "Hide the cookie from scripts."),
         Option(
@@ -334,8 +365,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "encrypt_nonce_bits": "there is one kind of encryption; leave it out",
     "save_accessed_time": "the access time is kept apart from the data and never costs a "
     "request its changes; for no idle timeout set timeout = none",
-    "cookie_expires": "the cookie ends with the browser's session, and the session by timeout and "
-    "lifetime; leave it out",
     "id": "use session.rebuild(id), or Session({}, id=...)",
     "namespace_class": "give a store object as type",
     "session_class": "give a store object as type, or wrap the session",

@@ -554,6 +554,11 @@ class Session(MutableMapping[str, Any]):
     def _will_be_stored(self) -> bool:
         return (self._marked or self._backend.auto) and bool(self._changed)
 
+    def _is_due(self) -> bool:
+        """Whether the session was last renewed so long ago that it had to be now."""
+        backend, last = self._backend, self._last_accessed
+        return last is not None and backend.clock() - last > backend.renew_after
+
     def _is_moving(self) -> bool:
         return self._key is not None and self._backend.ids.key(self.id) != self._key
 

@@ -1,6 +1,7 @@
 """Options: one table, and the same conversion wherever a value comes from."""
 
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,6 +83,16 @@ ROWS = {
     "key": (TEXT, [*NO_TEXT, "", None]),
     "cookie_path": (TEXT, [*NO_TEXT, "", None]),
     "cookie_domain": ([*TEXT, *NONES], NO_TEXT),
+    "cookie_expires": (
+        [
+            *pairs([True, "True", "true", "yes", "on"], True),
+            *pairs([False, "False", "false", "no", "off"], False),
+            *pairs([300, "300", 300.0, timedelta(minutes=5)], timedelta(seconds=300)),
+            (datetime(2030, 1, 1), datetime(2030, 1, 1, tzinfo=UTC)),
+            (datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)),
+        ],
+        [0, "0", -1, "-1", timedelta(0), timedelta(-1), "soon", None, [], math.nan, 1e300],
+    ),
     "secure": (BOOLS, NO_BOOL),
     "httponly": (BOOLS, NO_BOOL),
     "samesite": (

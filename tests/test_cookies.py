@@ -1,0 +1,189 @@
+"""Cookie mode: what the users of cookies rely on."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from helpers import serve
+from webob import Request
+
+from nocookie import ConfigError, Cookie, FirstOf, Header, SessionMiddleware, session
+from nocookie.stores.memory import MemoryStore
+
+SECRET = "a secret for tests, long enough"
+
+
+@pytest.fixture
+def wrap(clock):
+    store = MemoryStore(clock=clock)
+
+    def make(**options):
+        return SessionMiddleware(visit, type=store, clock=clock, **options)
+
+    return make
+
+
+def visit(environ, start_response):
+    action = environ["PATH_INFO"].strip("/")
+    if action == "write":
+        session["visits"] = session.get("visits", 0) + 1
+        session.save()
+    elif action == "read":
+        session.get("visits")
+    elif action == "end":
+        session.delete()
+    elif action == "rotate":
+        session.regenerate_id()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(session.get("visits")).encode() if action else b"untouched"]
+
+
+def get(app, path, cookie=None, **environ):
+    return serve(app, environ={**Request.blank(path, **environ).environ, **_cookie(cookie)})
+
+
+def _cookie(text):
+    return {} if text is None else {"HTTP_COOKIE": text}
+
+
+def pair(answer):
+    return answer.header("Set-Cookie").partition(";")[0]
+
+
+def attributes(answer):
+    _, *rest = answer.header("Set-Cookie").split("; ")
+    return {name.lower(): value for name, _, value in (part.partition("=") for part in rest)}
+
+
+def test_set_cookie_goes_out_only_when_it_is_due(wrap):
+    app = wrap()
+    assert get(app, "/").header("Set-Cookie") is None
+    assert get(app, "/read").header("Set-Cookie") is None
+    first = get(app, "/write")
+    cookie = pair(first)
+    for path in ("/", "/read", "/write"):
+        assert get(app, path, cookie).header("Set-Cookie") is None
+    rotated = get(app, "/rotate", cookie)
+    assert pair(rotated) != cookie
+    assert get(app, "/write", pair(rotated)).body == b"3"
+    assert get(app, "/write", cookie).body == b"1", "the old id is dead"
+
+
+def test_the_end_of_a_session_takes_the_cookie_back(wrap):
+    app = wrap(cookie_path="/app", cookie_domain=".example.com")
+    ended = get(app, "/end", pair(get(app, "/write")))
+    sent = attributes(ended)
+    assert (sent["max-age"], sent["path"], sent["domain"]) == ("0", "/app", ".example.com")
+    assert pair(ended) == "nocookie.session.id="
+
+
+@pytest.mark.parametrize("domain", ["example.com", ".example.com", "app.example.com"])
+def test_the_attributes_are_as_they_were_set(wrap, domain):
+    app = wrap(key="sid", cookie_domain=domain, cookie_path="/a/b", secure=True, samesite="Strict")
+    answer = get(app, "/write")
+    assert pair(answer).startswith("sid=")
+    assert attributes(answer) == {
+        "domain": domain,
+        "path": "/a/b",
+        "secure": "",
+        "httponly": "",
+        "samesite": "Strict",
+    }
+
+
+@pytest.mark.parametrize(
+    ("expires", "seconds"),
+    [
+        ("300", 300),
+        (300, 300),
+        (timedelta(days=1), 86400),
+        (False, 10 * 365 * 86400),
+        ("false", 10 * 365 * 86400),
+        (datetime(2001, 1, 1), 0),
+    ],
+)
+def test_a_cookie_may_outlive_the_browser(wrap, expires, seconds):
+    sent = attributes(get(wrap(cookie_expires=expires), "/write"))
+    assert int(sent["max-age"]) == seconds
+    # RFC 6265, 5.1.1: in English, whatever the locale.
+    assert re.fullmatch(r"\w{3}, \d\d-\w{3}-\d{4} \d\d:\d\d:\d\d GMT", sent["expires"])
+
+
+def test_a_datetime_is_a_moment(wrap):
+    moment = datetime.now(UTC) + timedelta(hours=1)
+    sent = attributes(get(wrap(cookie_expires=moment), "/write"))
+    assert 3500 < int(sent["max-age"]) <= 3600
+
+
+@pytest.mark.parametrize("expires", [True, "true"])
+def test_by_default_the_cookie_ends_with_the_browser(wrap, expires):
+    assert {"max-age", "expires"}.isdisjoint(
+        attributes(get(wrap(cookie_expires=expires), "/write"))
+    )
+
+
+def test_a_cookie_for_some_time_lives_on_while_it_is_used(wrap, clock):
+    app = wrap(cookie_expires=300, timeout=300)
+    cookie = pair(get(app, "/write"))
+    assert get(app, "/read", cookie).header("Set-Cookie") is None, "not at each request"
+    for _ in range(10):
+        clock.advance(100)
+        answer = get(app, "/read", cookie)
+        assert pair(answer) == cookie
+        assert attributes(answer)["max-age"] == "300"
+        assert get(app, "/read", cookie).header("Set-Cookie") is None
+
+
+@pytest.mark.parametrize(
+    "neighbours",
+    [
+        "a=b; {}",
+        "{}; a=b",
+        'a="unclosed; {}',
+        "a[b]=c; {}",
+        "noequals; {}",
+        "=empty; {}",
+        "a=\xff\xfe; {}",
+        ";;; {} ;;;",
+        "$Version=1; {}",
+        'json={{"a": 1, "b": [2]}}; {}',
+        "a b=c; {}",
+        "x{}; {}",
+    ],
+)
+def test_a_malformed_neighbour_hides_nothing(wrap, neighbours):
+    app = wrap()
+    cookie = pair(get(app, "/write"))
+    assert get(app, "/write", neighbours.format(*[cookie] * 2)).body == b"2"
+
+
+def test_a_cookie_that_is_not_signed_is_refused(wrap):
+    app = wrap(secret=SECRET)
+    cookie = pair(get(app, "/write"))
+    assert get(app, "/write", cookie).body == b"2"
+    unsigned = pair(get(wrap(), "/write"))
+    answer = get(app, "/write", unsigned)
+    assert answer.body == b"1"
+    assert pair(answer) != unsigned
+
+
+def test_browsers_and_api_clients_share_one_application(wrap):
+    """What the client proved it can carry is what it gets back, never both."""
+    app = wrap(use_cookies=False, find_id=FirstOf(Cookie("sid"), Header("X-Session-Id")))
+    browser = get(app, "/write")
+    cookie = pair(browser)
+    assert browser.id is None
+    id = cookie.removeprefix("sid=")
+    for headers in ({"Cookie": cookie}, {"X-Session-Id": id}):
+        again = serve(app, environ=Request.blank("/write", headers=headers).environ)
+        assert again.body in (b"2", b"3")
+        assert (again.id, again.header("Set-Cookie")) == (None, None)
+    by_header = Request.blank("/rotate", headers={"X-Session-Id": id}).environ
+    rotated = serve(app, environ=by_header)
+    assert rotated.id
+    assert rotated.header("Set-Cookie") is None
+
+
+def test_samesite_none_needs_secure():
+    with pytest.raises(ConfigError, match="secure"):
+        SessionMiddleware(visit, samesite="None")
