@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -193,6 +194,18 @@ def test_an_idle_sweep_costs_the_same_however_many_expire_this_minute(store, clo
     assert store.purge(10_000) == 0
     clock.advance(50)
     assert sum(batch.removed for batch in in_batches(store, sleep=clock.advance)) == 1000
+
+
+def test_what_a_large_batch_wrote_is_no_work_for_the_requests_that_follow(store, clock, tmp_path):
+    fill(store, 200, 30)
+    clock.advance(120)
+
+    assert store.purge(200) == 200
+
+    # Without its log, the file shows what is in it already.
+    (tmp_path / "copy" / "sessions").mkdir(parents=True)
+    shutil.copy(tmp_path / "sessions" / "sessions.db", tmp_path / "copy" / "sessions")
+    assert numbers(tmp_path / "copy") == []
 
 
 def test_writers_get_in_between_the_batches_and_no_living_record_is_lost(tmp_path):

@@ -119,6 +119,9 @@ PURGE: Final = "DELETE FROM sessions WHERE expires <= ? AND key IN (SELECT key {
 PURGE_OVER: Final = PURGE.format(f"{OVER} ORDER BY sweep")
 PURGE_LATEST: Final = PURGE.format(LATEST)
 EXPIRED: Final = f"SELECT (SELECT count(*) {OVER}) + (SELECT count(*) {LATEST})"
+#: Brings what was written into the main file, and holds nobody up. SQLite does so by itself when
+#: much has come together, but then whoever writes next waits for the disk, and that is a request.
+CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 KEYS: Final = "SELECT key FROM sessions WHERE expires > ? AND key > ? ORDER BY key LIMIT 1000"
 
 _NOTHING: Final = Delta()
@@ -256,11 +259,13 @@ class FileStore:
 
     def purge(self, limit: int) -> int:
         now = self._clock()
-        _, over = self._execute(PURGE_OVER, (now, _last_over(now), limit))
-        if over >= limit:
-            return over
-        _, latest = self._execute(PURGE_LATEST, (now, _sweep(now), now, limit - over))
-        return over + latest
+        _, removed = self._execute(PURGE_OVER, (now, _last_over(now), limit))
+        if removed < limit:
+            values = (now, _sweep(now), now, limit - removed)
+            removed += self._execute(PURGE_LATEST, values)[1]
+        if removed > SWEEP_AT_MOST:
+            self._execute(CHECKPOINT, ())
+        return removed
 
     def expired(self) -> int:
         now = self._clock()
