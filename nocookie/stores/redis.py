@@ -25,6 +25,7 @@ forgotten goes after TOMB_TIME.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -43,7 +44,7 @@ from nocookie.stores.base import (
     merge,
     new_record,
 )
-from nocookie.stores.redis_wire import Command, Undone, UndoneError, connect
+from nocookie.stores.redis_wire import ErrorReply, Undone, UndoneError, connect
 
 __all__ = ["RedisStore"]
 
@@ -64,15 +65,19 @@ TOMB: Final = b"t"
 
 # -- the scripts ---------------------------------------------------------------------------------
 #
-# ARGV[1] is the time, always. A record's times stay texts, and are compared as numbers.
+# KEYS[1] is the key, ARGV[1] the time. A record's times stay texts, and are compared as numbers;
+# '%.17g' gives a time that was reckoned here its every bit. FUNCTIONS in a script stands for those
+# of the functions below that it calls, where it comes to need them: making them is a part of what
+# a script costs.
 
-PRELUDE: Final = """
-local key = KEYS[1]
-
+FUNCTIONS: Final = {
+    "number": """
 local function number(text)
   return text == 'inf' and math.huge or tonumber(text)
 end
-
+""",
+    # The parts of `m`, or nothing if it cannot be read.
+    "parse": """
 local function parse(meta)
   local created, accessed, expires, version, seal =
     string.match(meta, '^1 (%S+) (%S+) (%S+) (%d+) (.*)$')
@@ -80,142 +85,157 @@ local function parse(meta)
     return created, accessed, expires, version, seal
   end
 end
-
--- What `m` says, if the record lives.
-local function living()
+""",
+    # The parts of `m`, if the record lives.
+    "living": """
+local function living(key)
   local created, accessed, expires, version, seal = parse(redis.call('HGET', key, 'm') or '')
   if created and number(expires) > number(ARGV[1]) then
     return created, accessed, expires, version, seal
   end
 end
-
-local function expire(milliseconds)
-  if milliseconds == '' then
+""",
+    "after": """
+local function after(begin, seconds)
+  if seconds == 'inf' then return 'inf' end
+  return string.format('%.17g', number(begin) + number(seconds))
+end
+""",
+    # Write `m`, used now, to end in `ttl` seconds. Return an error table if the server refuses;
+    # this comes before all other writes, so then nothing is done.
+    "renew": """
+local function renew(key, created, accessed, version, seal, ttl)
+  -- Who used it last may have a clock that is ahead of ours: time does not run backwards then.
+  -- Too far ahead is no skew but a clock that was wrong.
+  local ahead = number(accessed) - number(ARGV[1])
+  local now = ahead > 0 and ahead <= GRACE and accessed or ARGV[1]
+  local meta = '1 ' .. created .. ' ' .. now .. ' ' .. after(now, ttl) .. ' ' .. version .. ' '
+  return redis.pcall('HSET', key, 'm', meta .. seal)
+end
+""",
+    # The server's own expiry.
+    "expire": """
+local function expire(key, ttl)
+  if number(ttl) > FOR_EVER then
     redis.call('PERSIST', key)
   else
-    redis.call('PEXPIRE', key, milliseconds)
+    redis.call('PEXPIRE', key, string.format('%.0f', (number(ttl) + GRACE) * 1000))
   end
 end
-
--- When it was used and when it ends, if it is used now. Who used it last may have a clock that is
--- ahead of ours: time does not run backwards then, nor if it is far ahead, which is no skew.
-local function renewed(accessed, ends, ttl)
-  local ahead = number(accessed) - number(ARGV[1])
-  if ahead > 0 and ahead <= GRACE then
-    if ttl == 'inf' then return accessed, 'inf' end
-    return accessed, string.format('%.17g', number(accessed) + number(ttl))
-  end
-  return ARGV[1], ends
-end
-
-local function write(created, accessed, expires, version, seal)
-  return redis.pcall('HSET', key, 'm',
-    '1 ' .. created .. ' ' .. accessed .. ' ' .. expires .. ' ' .. version .. ' ' .. seal)
-end
-
--- Lua takes some thousand arguments at once, and an even number of them are pairs.
-local function each(command, first, last)
+""",
+    # Lua passes on some thousand arguments at once; an even number of them keeps pairs together.
+    "each": """
+local function each(command, key, words, first, last)
   for i = first, last, 1000 do
-    redis.call(command, key, unpack(ARGV, i, math.min(i + 999, last)))
+    redis.call(command, key, unpack(words, i, math.min(i + 999, last)))
   end
 end
-""".replace("GRACE", str(GRACE))
+""",
+}
 
-#: now, milliseconds, m, name, value, ...
+#: now, ttl, created, version, seal, name, value, ...
 CREATE: Final = """
+local key = KEYS[1]
+FUNCTIONS
 local meta = redis.call('HGET', key, 'm')
 if meta then
   local _, _, expires = parse(meta)
   if not expires or number(expires) > number(ARGV[1]) then return 0 end
-elseif redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 't') == 0 then
+  redis.call('UNLINK', key)
+elseif redis.call('HEXISTS', key, 't') == 1 then
+  redis.call('UNLINK', key)
+elseif redis.call('EXISTS', key) == 1 then
   return 0
 end
-redis.call('UNLINK', key)
-redis.call('HSET', key, 'm', ARGV[3])
-each('HSET', 4, #ARGV)
-expire(ARGV[2])
+local done = renew(key, ARGV[3], ARGV[1], ARGV[4], ARGV[5], ARGV[2])
+if type(done) == 'table' then return done end
+each('HSET', key, ARGV, 6, #ARGV)
+expire(key, ARGV[2])
 return 1
 """
 
-#: now, ends, ttl, milliseconds, expect, whether there is a seal, seal, cleared, how many deleted,
-#: deleted, ..., name, value, ...
+#: now, ttl, expect, "=" and the seal, whether cleared, how many deleted, deleted, ..., name,
+#: value, ...
 SAVE: Final = """
-local created, accessed, _, version, seal = living()
-if not created or ARGV[6] == '1' and seal ~= ARGV[7] then return 0 end
-if ARGV[5] ~= '' and ARGV[5] ~= version then return -1 end
-local expires
-accessed, expires = renewed(accessed, ARGV[2], ARGV[3])
--- First, because this is what a full server refuses, and then nothing is done.
-local done = write(created, accessed, expires, string.format('%d', number(version) + 1), seal)
+local key = KEYS[1]
+FUNCTIONS
+local created, accessed, _, version, seal = living(key)
+if not created or ARGV[4] ~= '' and ARGV[4] ~= '=' .. seal then return 0 end
+if ARGV[3] ~= '' and ARGV[3] ~= version then return -1 end
+version = string.format('%.0f', number(version) + 1)
+local done = renew(key, created, accessed, version, seal, ARGV[2])
 if type(done) == 'table' then return done end
-if ARGV[8] == '1' then
-  local names = redis.call('HKEYS', key)
-  for i = 1, #names, 1000 do
-    local some = {}
-    for j = i, math.min(i + 999, #names) do
-      if names[j] ~= 'm' then some[#some + 1] = names[j] end
-    end
-    if #some > 0 then redis.call('HDEL', key, unpack(some)) end
+if ARGV[5] == '1' then
+  local gone = {}
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if name ~= 'm' then gone[#gone + 1] = name end
   end
+  each('HDEL', key, gone, 1, #gone)
 end
-local deleted = tonumber(ARGV[9])
-each('HDEL', 10, 9 + deleted)
-each('HSET', 10 + deleted, #ARGV)
-expire(ARGV[4])
+local deleted = number(ARGV[6])
+each('HDEL', key, ARGV, 7, 6 + deleted)
+each('HSET', key, ARGV, 7 + deleted, #ARGV)
+expire(key, ARGV[2])
 return 1
 """
 
-#: now, ends, ttl, milliseconds, whether there is a seal, seal
+#: now, ttl, "=" and the seal
 TOUCH: Final = """
-local created, accessed, _, version, seal = living()
-if not created or ARGV[5] == '1' and seal ~= ARGV[6] then return 0 end
-local expires
-accessed, expires = renewed(accessed, ARGV[2], ARGV[3])
-local done = write(created, accessed, expires, version, seal)
+local key = KEYS[1]
+FUNCTIONS
+local created, accessed, _, version, seal = living(key)
+if not created or ARGV[3] ~= '' and ARGV[3] ~= '=' .. seal then return 0 end
+local done = renew(key, created, accessed, version, seal, ARGV[2])
 if type(done) == 'table' then return done end
-expire(ARGV[4])
+expire(key, ARGV[2])
 return 1
 """
 
-#: now, ends, milliseconds, lifetime, after. Whatever becomes of the renewing, the record is read:
-#: a full server reads on. Only that this is no primary any more must be told.
-LOAD_AND_TOUCH: Final = """
-local all = redis.call('HGETALL', key)
-local created, accessed, _, version, seal = living()
-if created and number(ARGV[1]) - number(accessed) > number(ARGV[5]) then
-  local ends = ARGV[2]
-  if ARGV[4] ~= 'inf' and number(created) + number(ARGV[4]) < number(ends) then
-    ends = string.format('%.17g', number(created) + number(ARGV[4]))
-  end
-  if number(ends) > number(ARGV[1]) then
-    local done = write(created, ARGV[1], ends, version, seal)
+#: now, idle, lifetime, after. Whatever becomes of the renewing, the record is read: a full server
+#: reads on. Only that this is no primary any more must be told.
+LOAD: Final = """
+local key = KEYS[1]
+local fields = redis.call('HGETALL', key)
+-- A small hash gives its fields in the order in which they came: so this is where `m` mostly is.
+local meta = fields[1] == 'm' and fields[2] or redis.call('HGET', key, 'm')
+local used = meta and tonumber(string.match(meta, '^1 %S+ (%S+) '))
+if used and ARGV[4] ~= '' and ARGV[1] - used > ARGV[4] + 0 then
+  FUNCTIONS
+  local created, accessed, _, version, seal = living(key)
+  local left = created and number(created) + number(ARGV[3]) - number(ARGV[1])
+  if created and left > 0 then
+    local ttl = left < number(ARGV[2]) and string.format('%.17g', left) or ARGV[2]
+    local done = renew(key, created, accessed, version, seal, ttl)
     if type(done) ~= 'table' then
-      expire(ARGV[3])
+      expire(key, ttl)
     elseif string.find(done.err, 'READONLY', 1, true) then
       return done
     end
   end
 end
-return all
+return fields
 """
 
 #: now, the new key
 BURY: Final = """
-if not living() then return false end
-local all = redis.call('HGETALL', key)
-local meta = redis.call('HGET', key, 'm')
-redis.call('HSET', key, 't', ARGV[2] .. ' ' .. meta)
+local key = KEYS[1]
+FUNCTIONS
+if not living(key) then return 0 end
+local fields = redis.call('HGETALL', key)
+redis.call('HSET', key, 't', ARGV[2] .. ' ' .. redis.call('HGET', key, 'm'))
 redis.call('HDEL', key, 'm')
 redis.call('PEXPIRE', key, TOMB_TIME * 1000)
-return all
-""".replace("TOMB_TIME", str(TOMB_TIME))
+return fields
+"""
 
-#: now, milliseconds, m, t. The first write takes something away, so a full server allows it all.
+#: now, ttl, m, t. The first write takes something away, so a full server allows it all.
 DIG_OUT: Final = """
+local key = KEYS[1]
+FUNCTIONS
 if redis.call('HGET', key, 't') ~= ARGV[4] then return 0 end
 redis.call('HDEL', key, 't')
 redis.call('HSET', key, 'm', ARGV[3])
-expire(ARGV[2])
+expire(key, ARGV[2])
 return 1
 """
 
@@ -224,14 +244,22 @@ class _Script:
     """A script, and the name under which a server has it once it has run there."""
 
     def __init__(self, text: str) -> None:
-        self.text = (PRELUDE + text).encode()
+        begin, _, rest = text.partition("FUNCTIONS\n")
+        for name, function in reversed(FUNCTIONS.items()):
+            if f"{name}(" in rest:
+                rest = function + rest
+        text = begin + rest
+        numbers = {"GRACE": GRACE, "FOR_EVER": FOR_EVER, "TOMB_TIME": TOMB_TIME}
+        for name, number in numbers.items():
+            text = text.replace(name, str(number))
+        self.text = text.encode()
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
 _CREATE: Final = _Script(CREATE)
 _SAVE: Final = _Script(SAVE)
 _TOUCH: Final = _Script(TOUCH)
-_LOAD_AND_TOUCH: Final = _Script(LOAD_AND_TOUCH)
+_LOAD: Final = _Script(LOAD)
 _BURY: Final = _Script(BURY)
 _DIG_OUT: Final = _Script(DIG_OUT)
 
@@ -263,13 +291,12 @@ class RedisStore:
     # -- the contract ---------------------------------------------------------------------------
 
     def load(self, key: str) -> Record | Missing:
-        reply = self._call(key, (b"HGETALL", self._prefix + key.encode()), again=True)
-        return self._record(reply)
+        now = self._clock()
+        return _record(self._run(_LOAD, key, b"%a" % now, b"", b"", b"", again=True), now)
 
     def create(self, key: str, record: Record, ttl: float) -> None:
         fields, created, *_, seal = record
-        if not self._create(key, fields, created, 1, seal, ttl, self._until()):
-            raise KeyTaken
+        self._create(key, fields, created, 1, seal, ttl, self._until())
 
     def save(
         self,
@@ -280,18 +307,14 @@ class RedisStore:
         seal: bytes | None = None,
     ) -> None:
         changes, deleted, cleared = delta
-        now = self._clock()
         names = () if cleared else deleted
         done = self._run(
             _SAVE,
             key,
-            _text(now),
-            _text(now + ttl),
-            _text(ttl),
-            _expiry(ttl),
+            b"%a" % self._clock(),
+            b"%a" % ttl,
             b"" if expect is None else b"%d" % expect,
-            b"0" if seal is None else b"1",
-            seal or b"",
+            b"" if seal is None else b"=" + seal,
             b"1" if cleared else b"0",
             b"%d" % len(names),
             *map(_field, names),
@@ -303,55 +326,36 @@ class RedisStore:
             raise SessionGone("the session has ended")
 
     def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
-        now = self._clock()
-        done = self._run(
-            _TOUCH,
-            key,
-            _text(now),
-            _text(now + ttl),
-            _text(ttl),
-            _expiry(ttl),
-            b"0" if seal is None else b"1",
-            seal or b"",
-            again=True,
-        )
+        there = b"" if seal is None else b"=" + seal
+        done = self._run(_TOUCH, key, b"%a" % self._clock(), b"%a" % ttl, there, again=True)
         if done != 1:
             raise SessionGone("the session has ended")
 
     def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
         until = self._until()
-        buried = self._run(_BURY, old, _text(self._clock()), new.encode(), until=until)
+        now = self._clock()
+        buried = self._run(_BURY, old, b"%a" % now, new.encode(), until=until)
         if not isinstance(buried, list):
             raise SessionGone("the session has ended")
-        meta = buried[buried.index(META) + 1]
-        record = self._record(buried)
-        created = False
+        record = _record(buried, now)
         try:
             if isinstance(record, Missing):
                 raise SessionGone("the session has ended")
             # A quarter of the time is kept for what may have to be done then.
-            created = self._create(
-                new,
-                merge(record.fields, delta),
-                record.created,
-                record.version + 1,
-                seal,
-                ttl,
-                until - self._deadline / 4,
-            )
-            if not created:
-                raise KeyTaken
+            soon = until - self._deadline / 4
+            fields, version = merge(record.fields, delta), record.version + 1
+            self._create(new, fields, record.created, version, seal, ttl, soon)
         except (KeyTaken, SessionGone, Undone):
-            self._dig_out(old, new, meta, until)
+            self._dig_out(old, new, buried, until)
             raise
         try:
-            self._call(old, (b"UNLINK", self._prefix + old.encode()), again=True, until=until)
+            self._unlink(old, until)
         except StoreError:
             pass  # it is dead already, and goes after TOMB_TIME
 
     def destroy(self, key: str) -> None:
         # Not a script: what only frees memory is allowed also when there is none left.
-        self._call(key, (b"UNLINK", self._prefix + key.encode()), again=True)
+        self._unlink(key, self._until())
 
     def close(self) -> None:
         self._wire.close()
@@ -362,17 +366,8 @@ class RedisStore:
         self, key: str, idle: float, lifetime: float, after: float
     ) -> Record | Missing:
         now = self._clock()
-        reply = self._run(
-            _LOAD_AND_TOUCH,
-            key,
-            _text(now),
-            _text(now + idle),
-            _expiry(idle),
-            _text(lifetime),
-            _text(after),
-            again=True,
-        )
-        return self._record(reply)
+        times = b"%a" % now, b"%a" % idle, b"%a" % lifetime, b"%a" % after
+        return _record(self._run(_LOAD, key, *times, again=True), now)
 
     def keys(self) -> Iterator[str]:
         # A scan names a key twice if the server reorders its table meanwhile.
@@ -388,8 +383,9 @@ class RedisStore:
                 metas = [(b"HGET", place, META) for place in places]
                 if metas:
                     replies = node.ask(metas, self._until(), again=True)
+                    now = self._clock()
                     for place, meta in zip(places, replies, strict=True):
-                        if type(meta) is bytes and isinstance(self._record([META, meta]), Record):
+                        if _is_living(meta, now):
                             yield place[len(self._prefix) :].decode()
                 if cursor == b"0":
                     break
@@ -408,24 +404,19 @@ class RedisStore:
         seal: bytes,
         ttl: float,
         until: float,
-    ) -> bool:
-        now = self._clock()
-        meta = b" ".join(
-            (FORMAT, _text(created), _text(now), _text(now + ttl), b"%d" % version, seal)
-        )
-        reply = self._run(
-            _CREATE, key, _text(now), _expiry(ttl), meta, *_pairs(fields), until=until
-        )
-        return bool(reply == 1)
+    ) -> None:
+        meta = b"%a" % created, b"%d" % version, seal
+        times = b"%a" % self._clock(), b"%a" % ttl
+        if self._run(_CREATE, key, *times, *meta, *_pairs(fields), until=until) != 1:
+            raise KeyTaken
 
-    def _dig_out(self, old: str, new: str, meta: bytes, until: float) -> None:
-        expires = meta.split(b" ", 4)[3]
+    def _dig_out(self, old: str, new: str, buried: list[bytes], until: float) -> None:
+        meta = _fields(buried)[META]
         now = self._clock()
+        ttl = b"%a" % (float(meta.split(b" ", 4)[3]) - now)
         tomb = new.encode() + b" " + meta
         try:
-            self._run(
-                _DIG_OUT, old, _text(now), _expiry(float(expires) - now), meta, tomb, until=until
-            )
+            self._run(_DIG_OUT, old, b"%a" % now, ttl, meta, tomb, until=until)
         except StoreError:
             pass  # what went wrong before is on its way to the caller
 
@@ -437,61 +428,62 @@ class RedisStore:
         again: bool = False,
         until: float | None = None,
     ) -> Any:
-        until = until or self._until()
-        rest = (b"1", self._prefix + key.encode(), *arguments)
-        try:
-            return self._call(key, (b"EVALSHA", script.sha, *rest), again, until)
-        except _NotLoaded:
-            return self._call(key, (b"EVAL", script.text, *rest), again, until)
-
-    def _call(
-        self, key: str, command: Command, again: bool = False, until: float | None = None
-    ) -> Any:
         """Return the reply; None if there is another type of value under the key."""
         place = self._prefix + key.encode()
-        return _checked(self._wire.call(place, command, until or self._until(), again))
+        until = until or self._until()
+        rest = (b"1", place, *arguments)
+        reply = self._wire.call(place, (b"EVALSHA", script.sha, *rest), until, again)
+        if isinstance(reply, ErrorReply) and reply.word == "NOSCRIPT":
+            reply = self._wire.call(place, (b"EVAL", script.text, *rest), until, again)
+        return _checked(reply)
 
-    def _record(self, reply: list[bytes] | None) -> Record | Missing:
-        if not reply:
-            return Missing.UNKNOWN if reply == [] else Missing.CORRUPTED
-        items = iter(reply)
-        fields = dict(zip(items, items, strict=True))
-        meta = fields.pop(META, None)
-        if meta is None:
-            return Missing.UNKNOWN if TOMB in fields else Missing.CORRUPTED
-        try:
-            format, begun, used, end, number, seal = meta.split(b" ", 5)
-            created, accessed, expires = float(begun), float(used), float(end)
-            version = int(number)
-            if format != FORMAT or created != created or accessed != accessed:
-                return Missing.CORRUPTED
-            if not expires > self._clock():
-                return Missing.EXPIRED if expires == expires else Missing.CORRUPTED
-            names = {
-                name[1:].decode("utf-8", "surrogatepass"): value for name, value in fields.items()
-            }
-        except ValueError:
-            return Missing.CORRUPTED
-        return new_record((names, created, accessed, expires, version, seal))
+    def _unlink(self, key: str, until: float) -> None:
+        place = self._prefix + key.encode()
+        _checked(self._wire.call(place, (b"UNLINK", place), until, again=True))
 
 
-class _NotLoaded(Exception):
-    """The server does not have the script."""
+def _fields(reply: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _record(reply: list[bytes] | None, now: float) -> Record | Missing:
+    if reply is None:
+        return Missing.CORRUPTED
+    fields = _fields(reply)
+    meta = fields.pop(META, None)
+    if meta is None:
+        return Missing.CORRUPTED if fields and TOMB not in fields else Missing.UNKNOWN
+    try:
+        created, accessed, expires, version, seal = _parts(meta)
+        if expires <= now:
+            return Missing.EXPIRED
+        names = {str(k, "utf-8", "surrogatepass")[1:]: value for k, value in fields.items()}
+    except ValueError:
+        return Missing.CORRUPTED
+    return new_record((names, created, accessed, expires, version, seal))
+
+
+def _parts(meta: bytes) -> tuple[float, float, float, int, bytes]:
+    format, created, accessed, expires, version, seal = meta.split(b" ", 5)
+    parts = float(created), float(accessed), float(expires), int(version), seal
+    if format != FORMAT or math.isnan(parts[0] + parts[1] + parts[2]):
+        raise ValueError
+    return parts
+
+
+def _is_living(meta: object, now: float) -> bool:
+    try:
+        return isinstance(meta, bytes) and _parts(meta)[2] > now
+    except ValueError:
+        return False
 
 
 def _checked(reply: Any) -> Any:
-    if not isinstance(reply, Exception):
+    if not isinstance(reply, ErrorReply):
         return reply
-    # redis-py gives some errors a class, and takes their first word off; scripts of old servers
-    # put words of their own in front.
-    name, text = type(reply).__name__, str(reply)
-    if name == "NoScriptError":
-        raise _NotLoaded
-    if "WRONGTYPE" in text:
+    if "WRONGTYPE" in reply.text:  # scripts of old servers put words of their own in front
         return None
-    if name == "ResponseError":
-        name = text.partition(" ")[0]
-    raise UndoneError(f"the redis store failed: {name}")
+    raise UndoneError(f"the redis store failed: {reply.word}")
 
 
 def _field(name: str) -> bytes:
@@ -502,15 +494,6 @@ def _pairs(fields: Mapping[str, bytes]) -> Iterator[bytes]:
     for name, value in fields.items():
         yield _field(name)
         yield value
-
-
-def _text(seconds: float) -> bytes:
-    return repr(float(seconds)).encode()
-
-
-def _expiry(ttl: float) -> bytes:
-    """When the server may free the space: in milliseconds from now, nothing for never."""
-    return b"" if ttl > FOR_EVER else b"%d" % ((ttl + GRACE) * 1000)
 
 
 _living: weakref.WeakSet[RedisStore] = weakref.WeakSet()

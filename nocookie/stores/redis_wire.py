@@ -1,15 +1,16 @@
 """Commands to Redis or Valkey, one server or a cluster, each within a deadline.
 
-redis-py makes the connections and speaks the protocol: URLs, TLS, passwords, RESP. Its clients
-are left out, because what they decide by themselves a session store must not leave to chance:
+redis-py reads the URL, connects, and shakes hands: TLS, passwords, databases. Its clients are left
+out, for what they decide by themselves a session store must not leave to chance, and because two
+thirds of a read would be spent in them.
 
 1. A call ends at its deadline, the connecting included. Every wait on a socket ends there;
    redis-py gives each wait a timeout of its own, and repeats a failed command up to ten times.
 2. A command that may have reached a server is sent again only if the caller says that twice is
    as good as once (`again`). One that surely was not executed raises an `Undone`.
 3. A connection is used by one thread at a time, and only by the process that opened it.
-4. What is raised is a `StoreError`, and carries no data. An error that the server replies is
-   returned if `expected` names it.
+4. What is raised is a `StoreError` and carries no data. An error that a server replies is
+   returned, as an `ErrorReply`: such a command was not executed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from nocookie.errors import ConfigError, StoreError, StoreTimeout
@@ -30,6 +31,7 @@ from nocookie.errors import ConfigError, StoreError, StoreTimeout
 __all__ = [
     "Cluster",
     "Command",
+    "ErrorReply",
     "Node",
     "OneServer",
     "Undone",
@@ -51,6 +53,9 @@ URL_OPTIONS: Final = re.compile(
 #: How many connections to one server a process opens at most: as many as redis-py.
 POOL_SIZE: Final = 50
 
+#: How many bytes to receive at once, at most.
+PIECE: Final = 65536
+
 #: A cluster has so many slots.
 SLOTS: Final = 16384
 #: How often one call follows the cluster's directions to another node. Two are normal while
@@ -70,12 +75,27 @@ class UndoneTimeout(StoreTimeout, Undone):
     pass
 
 
+class ErrorReply:
+    """A server's refusal."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @property
+    def word(self) -> str:
+        """Which one: MOVED, OOM, NOSCRIPT... The rest of the text may quote what was sent."""
+        word = self.text.partition(" ")[0]
+        return word if word.isalpha() and word.isupper() else "ERR"
+
+
 class Wire(Protocol):
     """Where a key's command goes."""
 
     def call(self, key: bytes, command: Command, until: float, again: bool) -> Any:
-        """Return the reply of the server that has *key*; an error that it replies, as an
-        instance, if it is about the command. *until* is a time of `time.monotonic`."""
+        """Return what the server that has *key* replies: bytes, a number, a list, None, or an
+        `ErrorReply`. *until* is a time of `time.monotonic`."""
         ...
 
     def primaries(self, until: float) -> list[Node]:
@@ -199,34 +219,35 @@ class Node:
         A connection that was closed while it lay idle, as by a restart of the server, is
         replaced, and so is one to a primary that has become a replica.
         """
-        import redis
-
         idle, connection = self._take(until)
         kept: _Connection | None = None
         sent = False
         try:
             if connection is None:
                 connection = self._open(until)
-            elif not again and not connection.socket.is_quiet():
+            elif not again and not connection.is_quiet():
                 self._close_idle(connection)
                 connection = self._open(until)
+            sent = True
             try:
-                sent = True
                 replies = connection.ask(commands, until)
-            except redis.ConnectionError:
-                if not again:
+            except OSError as error:
+                if not again or isinstance(error, TimeoutError):
                     raise
                 self._close_idle(connection)
                 connection = self._open(until)
                 replies = connection.ask(commands, until)
-            if any(isinstance(reply, redis.ReadOnlyError) for reply in replies):
+            if type(replies[-1]) is ErrorReply and replies[-1].word == "READONLY":
                 self._close_idle(connection)
                 connection = self._open(until)
                 replies = connection.ask(commands, until)
             kept = connection
             return replies
-        except (redis.RedisError, OSError, ValueError) as error:
-            raise _store_error(error, sent) from _cause(error)
+        except TimeoutError as error:
+            raise _timeout(sent) from error
+        except (OSError, ValueError) as error:
+            kind = StoreError if sent else UndoneError
+            raise kind(f"the redis store failed: {type(error).__name__}") from error
         finally:
             if connection is not None and kept is None:
                 connection.close()
@@ -246,15 +267,19 @@ class Node:
         self._returned = threading.Condition()
 
     def _open(self, until: float) -> _Connection:
-        socket = _Socket(until)
-        driver = self._make(redis_connect_func=socket.shake_hands)
-        driver.socket_connect_timeout = driver.socket_timeout = socket.left()
+        import redis
+
+        connection = _Connection(until)
+        driver = self._make(redis_connect_func=connection.shake_hands)
+        driver.socket_connect_timeout = driver.socket_timeout = connection.left()
         try:
             driver.connect()
-        except BaseException:
-            driver.disconnect()
-            raise
-        return _Connection(driver, socket)
+        except redis.TimeoutError as error:
+            raise _timeout(sent=False) from error
+        except redis.RedisError as error:
+            raise UndoneError(f"the redis store cannot connect: {type(error).__name__}") from error
+        connection.driver = driver
+        return connection
 
     # -- the pool: a deque of connections on top of places for more. Its append and pop are
     # atomic; the condition is only for those who find it empty.
@@ -312,64 +337,31 @@ class Node:
             self._idle.appendleft(None)
 
 
-class _Connection(NamedTuple):
-    """A connection of redis-py, and the socket that we put under it."""
+class _Connection:
+    """A connection on which every wait ends when the call does.
 
-    driver: Any
-    socket: _Socket
+    While redis-py shakes hands, this is the socket that it finds.
+    """
 
-    def ask(self, commands: Sequence[Command], until: float) -> list[Any]:
-        driver = self.driver
-        self.socket.until = until
-        packed: list[bytes] = []
-        for command in commands:
-            packed += driver.pack_command(*command)
-        driver.send_packed_command(packed, check_health=False)
-        return [self._reply() for _ in commands]
-
-    def _reply(self) -> Any:
-        import redis
-
-        try:
-            return self.driver.read_response(disable_decoding=True)
-        except redis.ResponseError as error:
-            return error
-
-    def close(self) -> None:
-        self.driver.disconnect()
-
-
-_Places = deque[_Connection | None]
-
-
-def _drain(idle: _Places) -> None:
-    while True:
-        try:
-            connection = idle.pop()
-        except IndexError:
-            return
-        if connection is not None:
-            connection.close()
-
-
-class _Socket:
-    """A socket on which every wait ends when the call does."""
-
-    __slots__ = ("_socket", "until")
+    __slots__ = ("_at", "_data", "_socket", "driver", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
+        self.driver: Any = None
+        #: What was received last, and how far it is read.
+        self._data, self._at = b"", 0
 
-    def shake_hands(self, driver: Any) -> None:
-        self._socket = driver._sock
-        driver._sock = self
-        driver.on_connect()
-
-    def left(self) -> float:
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
+    def ask(self, commands: Sequence[Command], until: float) -> list[Any]:
+        self.until = until
+        words = []
+        for command in commands:
+            words.append(b"*%d\r\n" % len(command))
+            words += [b"$%d\r\n%b\r\n" % (len(word), word) for word in command]
+        self.sendall(b"".join(words))
+        replies = [self._reply() for _ in commands]
+        if self._at < len(self._data):
+            raise ValueError("more replies than commands")
+        return replies
 
     def is_quiet(self) -> bool:
         """Whether the server has neither closed the connection nor said what nobody asked."""
@@ -382,10 +374,86 @@ class _Socket:
             return False
         return False
 
-    # What redis-py uses of a socket.
+    def close(self) -> None:
+        driver, self.driver = self.driver, None
+        if driver is None:
+            self._socket.close()
+        else:
+            driver.disconnect()  # which comes back here
+
+    def left(self) -> float:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    # -- the protocol, version 2: https://valkey.io/topics/protocol/
+
+    def _reply(self) -> Any:
+        while (end := self._data.find(b"\r\n", self._at)) < 0:
+            self._receive(len(self._data) - self._at + 1)
+        kind, line = self._data[self._at : self._at + 1], self._data[self._at + 1 : end]
+        self._at = end + 2
+        if kind == b"$":
+            size = int(line)
+            if size < 0:
+                return None
+            if len(self._data) < self._at + size + 2:
+                self._receive(size + 2)
+            begin = self._at
+            self._at += size + 2
+            return self._data[begin : begin + size]
+        if kind == b"*":
+            return None if line == b"-1" else self._list(int(line))
+        if kind == b":":
+            return int(line)
+        if kind == b"+":
+            return line
+        if kind == b"-":
+            return ErrorReply(line.decode("utf-8", "replace"))
+        raise ValueError("this is not the protocol of Redis")
+
+    def _list(self, count: int) -> list[Any]:
+        """What a session comes as: many bytes, mostly received at once. So these are taken here,
+        in half the time."""
+        replies: list[Any] = []
+        data, at = self._data, self._at
+        for _ in range(count):
+            end = data.find(b"\r\n", at)
+            if data[at : at + 1] == b"$" and end > 0:
+                begin = end + 2
+                stop = begin + int(data[at + 1 : end])
+                if begin <= stop <= len(data) - 2:
+                    replies.append(data[begin:stop])
+                    at = stop + 2
+                    continue
+            self._at = at
+            replies.append(self._reply())
+            data, at = self._data, self._at
+        self._at = at
+        return replies
+
+    def _receive(self, size: int) -> None:
+        """Have at least *size* bytes to read."""
+        pieces = [self._data[self._at :]]
+        missing = size - len(pieces[0])
+        while missing > 0:
+            piece = self.recv(PIECE)
+            if not piece:
+                raise ConnectionResetError
+            pieces.append(piece)
+            missing -= len(piece)
+        self._data, self._at = b"".join(pieces), 0
+
+    # -- a socket, as redis-py uses it
+
+    def shake_hands(self, driver: Any) -> None:
+        self._socket = driver._sock
+        driver._sock = self
+        driver.on_connect()
 
     def settimeout(self, timeout: float | None) -> None:
-        """Of no effect here."""
+        """Of no effect: the call's deadline counts."""
 
     def sendall(self, data: bytes) -> None:
         self._socket.settimeout(self.left())
@@ -404,25 +472,23 @@ class _Socket:
     def shutdown(self, how: int) -> None:
         self._socket.shutdown(how)
 
-    def close(self) -> None:
-        self._socket.close()
+
+_Places = deque[_Connection | None]
 
 
-def _store_error(error: Exception, sent: bool) -> StoreError:
-    import redis
+def _drain(idle: _Places) -> None:
+    while True:
+        try:
+            connection = idle.pop()
+        except IndexError:
+            return
+        if connection is not None:
+            connection.close()
 
-    if isinstance(error, (redis.TimeoutError, TimeoutError)):
-        text = "the redis store: no answer within the deadline"
-        return StoreTimeout(text) if sent else UndoneTimeout(text)
-    text = f"the redis store failed: {type(error).__name__}"
-    return StoreError(text) if sent else UndoneError(text)
 
-
-def _cause(error: Exception) -> Exception | None:
-    """The error, if its text is about the connection; others may quote what was sent."""
-    import redis
-
-    return error if isinstance(error, (redis.ConnectionError, redis.TimeoutError)) else None
+def _timeout(sent: bool) -> StoreTimeout:
+    text = "the redis store: no answer within the deadline"
+    return StoreTimeout(text) if sent else UndoneTimeout(text)
 
 
 # -- a cluster -----------------------------------------------------------------------------------
@@ -472,15 +538,14 @@ class Cluster:
                     raise
                 node, commands = self._slots[slot], (command,)
                 continue
-            says = _directions(reply)
-            if says is None:
+            if type(reply) is not ErrorReply:
                 return reply
-            word, endpoint = says
-            if word == "CLUSTERDOWN":
-                self._doubtful = True
+            if reply.word not in ("MOVED", "ASK"):
+                self._doubtful |= reply.word in ("CLUSTERDOWN", "READONLY")
                 return reply
+            _, _, endpoint = reply.text.split(" ")
             there = self._at(endpoint, node)
-            if word == "ASK":  # for this time only
+            if reply.word == "ASK":  # for this time only
                 node, commands = there, ((b"ASKING",), command)
             else:
                 self._ask_for_slots(until, seen, first=there)
@@ -518,7 +583,7 @@ class Cluster:
     ) -> None:
         """Get a newer map than *seen*: from *first* if it answers, from *last* if no other does."""
         if not self._asking.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise UndoneTimeout("the redis store: no answer within the deadline")
+            raise _timeout(sent=False)
         try:
             if self._slots is not seen:
                 return  # another thread has asked meanwhile
@@ -538,7 +603,7 @@ class Cluster:
         finally:
             self._asking.release()
         if until - time.monotonic() < 0.01:
-            raise UndoneTimeout("the redis store: no answer within the deadline")
+            raise _timeout(sent=False)
         raise UndoneError("the redis store: no node of the cluster answers")
 
     def _take_map(self, ranges: list[Any], asked: Node) -> None:
@@ -556,20 +621,3 @@ class Cluster:
         self._slots, self._nodes, self._doubtful = slots, nodes, False
         for node in gone:
             node.close()
-
-
-def _directions(reply: Any) -> tuple[str, str] | None:
-    """The word and the `host:port` of an error that says where to go; None for anything else."""
-    import redis
-
-    if not isinstance(reply, redis.ResponseError):
-        return None
-    # redis-py gives these errors classes of their own and takes the word off; older ones do not.
-    word, _, rest = str(reply).partition(" ")
-    for cls in type(reply).__mro__:
-        word = {"MovedError": "MOVED", "AskError": "ASK", "ClusterDownError": "CLUSTERDOWN"}.get(
-            cls.__name__, word
-        )
-        if word in ("MOVED", "ASK", "CLUSTERDOWN"):
-            return word, rest.rpartition(" ")[2] or rest
-    return None
