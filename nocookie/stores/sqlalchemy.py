@@ -69,6 +69,10 @@ SWEEP_GRID: Final = 60.0
 NEVER: Final = 2**63 - 1
 FAR: Final = 1e300
 
+#: In the minute that is not over yet, expired records lie among living ones, and the index does
+#: not tell which. With many sessions there are many, so a sweep looks at no more than these.
+LOOK: Final = 100
+
 #: How many keys a page of `keys` has.
 PAGE: Final = 1000
 
@@ -239,13 +243,20 @@ class SqlAlchemyStore:
 
     def purge(self, limit: int) -> int:
         now = self._clock()
-        values = {"now": now, "minute": _sweep(now), "limit": limit}
+        values = {"now": now, "minute": _sweep(now), "limit": limit, "look": limit + LOOK}
         with self._call() as call:
             if self._sql.direct:
                 return call.execute(self._sql.purge, values)[1]
             expired, _ = call.execute(self._sql.expired, values)
             keys = [key for (key,) in expired]
             return call.execute(self._sql.purge_keys, {"keys": keys, "now": now})[1] if keys else 0
+
+    def expired(self) -> int:
+        now = self._clock()
+        values = {"now": now, "minute": _sweep(now), "look": LOOK}
+        with self._call() as call:
+            rows, _ = call.execute(self._sql.count, values, again=True)
+        return rows[0][0] if rows else 0
 
     def keys(self) -> Iterator[str]:
         last = b""
@@ -360,9 +371,11 @@ def _record(row: Any, now: float) -> Record | Missing:
         return Missing.EXPIRED
     if format != FORMAT or len(data) != size:
         return Missing.CORRUPTED
-    ends = math.inf if expires >= FAR else float(expires)
     if type(version) is not int or type(seal) is not bytes:
         return Missing.CORRUPTED
+    if not all(map(math.isfinite, (created, accessed, expires))):
+        return Missing.CORRUPTED
+    ends = math.inf if expires >= FAR else float(expires)
     return new_record((_play(data), float(created), float(accessed), ends, version, seal))
 
 
@@ -393,11 +406,12 @@ class _Statements:
     destroy: Delete
     purge: Delete
     expired: Select[Any]
+    count: Select[Any]
     purge_keys: Delete
     keys: Select[Any]
 
     def __init__(self, table: Table, dialect: str) -> None:
-        from sqlalchemy import bindparam, delete, insert, select, update
+        from sqlalchemy import bindparam, delete, func, insert, select, update
 
         self.direct = dialect in ("postgresql", "sqlite")
         self._dialect = dialect
@@ -437,14 +451,22 @@ class _Statements:
         }
         self.touch = {seal: self._touch(seal) for seal in both}
         self.destroy = delete(table).where(c.key == given("old"))
+        # The earliest come first: of minutes that are over, where all has expired.
+        first = select(c.key).where(c.sweep <= given("minute")).order_by(c.sweep)
+        looked_at = first.limit(given("look")).subquery()
+        one = table.alias()
         self.expired = (
-            select(c.key)
-            .where(c.sweep <= given("minute"), c.expires <= given("now"))
-            .order_by(c.sweep)
+            select(one.c.key)
+            .join(looked_at, one.c.key == looked_at.c.key)
+            .where(one.c.expires <= given("now"))
             .limit(given("limit"))
         )
+        over = select(func.count()).where(c.sweep < given("minute")).scalar_subquery()
+        latest = select(c.expires).where(c.sweep == given("minute")).limit(given("look")).subquery()
+        late = select(func.count()).where(latest.c.expires <= given("now")).scalar_subquery()
+        self.count = select(over + late)
         # Whoever holds a row is renewing it, or purging too.
-        skipping = self.expired.with_for_update(skip_locked=True)
+        skipping = self.expired.with_for_update(skip_locked=True, of=one)
         self.purge = delete(table).where(c.key.in_(skipping.scalar_subquery()))
         self.purge_keys = delete(table).where(
             c.key.in_(given("keys", expanding=True)), c.expires <= given("now")
@@ -623,7 +645,8 @@ class _Call:
         except PoolTimeout:
             return StoreTimeout("the database store: every connection is in use")
         except DBAPIError as error:
-            failure = _failure(error, self.late)
+            connected = self._connection is not None
+            failure = _failure(error, self.late, connected)
             if isinstance(failure, _Broken):
                 self._release()
             return failure
@@ -827,7 +850,7 @@ class _Busy(StoreTimeout):
     """Others were quicker, and nothing was done."""
 
 
-def _failure(error: Any, late: bool) -> StoreError:
+def _failure(error: Any, late: bool, connected: bool = True) -> StoreError:
     """What happened, without data."""
     driver = error.orig
     state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
@@ -849,6 +872,8 @@ def _failure(error: Any, late: bool) -> StoreError:
     if state in EXISTS or number in MYSQL_EXISTS:
         return _Exists("the database store: the table is there already")
     what = " ".join(filter(None, (type(driver).__name__, name or state)))
+    if not connected:
+        return StoreError(f"the database store: it cannot be reached: {what}")
     if error.connection_invalidated:
         return _Broken(f"the database store: the connection broke: {what}")
     return StoreError(f"the database store failed: {what}")

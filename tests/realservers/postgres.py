@@ -62,7 +62,6 @@ class Postgres(Server):
             "port": self.port,
             "unix_socket_directories": "",
             "fsync": self._fsync,
-            "synchronous_commit": self._fsync,
             "full_page_writes": self._fsync,
             "max_connections": 200,
             "shared_preload_libraries": "pg_stat_statements" if self.has_statistics else "",
