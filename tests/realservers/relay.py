@@ -67,6 +67,11 @@ class Relay:
         """Close the connection on which the *nth* such request comes, and do not pass it on."""
         self._drop(nth, holding, after=False)
 
+    def forget_drops(self) -> None:
+        """Drop nothing that was asked for and has not come."""
+        with self._lock:
+            self._drops.clear()
+
     def wait_for_drop(self, seconds: float = PATIENCE) -> bool:
         """Wait until the last drop that was asked for happened; return whether it did."""
         return self._dropped.wait(seconds)

@@ -14,6 +14,8 @@ import pytest
 from stores import workers
 from stores.places import KINDS
 
+from nocookie.stores import close_all
+
 #: Seconds after which a child counts as stuck, and is ended by the alarm that it set itself.
 CHILD_LIMIT = 60
 #: Seconds after which workers count as stuck.
@@ -79,7 +81,8 @@ def python():
 @pytest.fixture
 def place(request):
     """An empty place of the row that the test is parametrised with; see `places`."""
-    return KINDS[request.param].make(request)
+    yield KINDS[request.param].make(request)
+    close_all()
 
 
 class Crew:
@@ -273,3 +276,26 @@ def own_memcached(tmp_path):
     yield start
     for server in started:
         server.kill()
+
+
+# -- places
+
+
+@pytest.fixture(scope="session")
+def valkey_of_places(tmp_path_factory):
+    from realservers.valkey import Valkey
+
+    server = Valkey(tmp_path_factory.mktemp("valkey"), appendonly="yes")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def valkey_that_writes(valkey_of_places):
+    """A server that is empty and keeps what it has on the disk, too."""
+    if valkey_of_places.process is None:
+        valkey_of_places.start()
+    valkey_of_places.thaw()
+    valkey_of_places.ask("FLUSHALL")
+    return valkey_of_places

@@ -8,6 +8,7 @@ that a fresh interpreter can open the same place; the place is empty when a test
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,10 @@ class Place:
         self.options = {"deadline": PATIENT, **options}
         self.powers = KINDS[name].powers
 
+    def at(self, clock: Callable[[], float]) -> dict[str, Any]:
+        """The options with which the sessions and their store go by this clock."""
+        return {**self.options, "clock": clock}
+
     def store(self) -> Any:
         """The store itself, as the sessions of this process use it."""
         type = self.options["type"]
@@ -53,6 +58,10 @@ class Place:
 class MemoryPlace(Place):
     def __init__(self, name: str) -> None:
         super().__init__(name, type=MemoryStore())
+
+    def at(self, clock: Callable[[], float]) -> dict[str, Any]:
+        self.options["type"]._clock = clock
+        return super().at(clock)
 
     def dump(self) -> Iterator[bytes]:
         yield repr(vars(self.options["type"])).encode()
@@ -84,6 +93,104 @@ def file(request: pytest.FixtureRequest) -> Place:
     return FolderPlace("file", folder / "sessions", type="file", data_dir=str(folder))
 
 
+class ServerPlace(Place):
+    """One server process, reached over one port."""
+
+    def __init__(self, name: str, server: Any, url: Callable[[int], str], **options: Any) -> None:
+        super().__init__(name, url=url(server.port), **options)
+        self.server = server
+        self._url = url
+
+    def through(self, port: int) -> dict[str, Any]:
+        return {"url": self._url(port)}
+
+    def dump(self) -> Iterator[bytes]:
+        yield (self.server.folder / "server.log").read_bytes()
+
+
+class PostgresPlace(ServerPlace):
+    def __init__(self, name: str, server: Any, database: str) -> None:
+        url = partial(server.url, database)
+        super().__init__(name, server, url, type="sqlalchemy", create_table=True)
+        self._database = database
+
+    def dump(self) -> Iterator[bytes]:
+        yield from super().dump()
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        for (table,) in self.server.execute(tables, self._database):
+            for (row,) in self.server.execute(f"SELECT t::text FROM {table} t", self._database):
+                yield row.encode()
+
+
+class ValkeyPlace(ServerPlace):
+    def dump(self) -> Iterator[bytes]:
+        yield from super().dump()
+        yield from _valkey_dump(self.server.port)
+        for path in self.server.folder.rglob("*.aof"):
+            yield path.read_bytes()
+
+
+class ClusterPlace(Place):
+    """Six nodes: no one port to put a relay before, and no one process to freeze."""
+
+    def __init__(self, name: str, cluster: Any) -> None:
+        super().__init__(name, type="redis", url=cluster.url)
+        self._cluster = cluster
+
+    def dump(self) -> Iterator[bytes]:
+        for node in self._cluster.nodes:
+            yield (node.folder / "server.log").read_bytes()
+        for node in self._cluster.primaries():
+            yield from _valkey_dump(node.port)
+
+
+def _valkey_dump(port: int) -> Iterator[bytes]:
+    import redis
+
+    with redis.Redis(port=port) as client:
+        for key in client.scan_iter():
+            assert client.type(key) == b"hash"
+            yield key
+            for pair in client.hgetall(key).items():
+                yield b"\n".join(pair)
+
+
+class MemcachedPlace(ServerPlace):
+    def dump(self) -> Iterator[bytes]:
+        yield from super().dump()
+        listed = self.server.ask("lru_crawler metadump all", b"END\r\n")
+        yield listed
+        for line in listed.splitlines()[:-1]:
+            key = line.split()[0].removeprefix(b"key=").decode()
+            yield self.server.ask(f"get {key}", b"END\r\n")
+
+
+def sqlite(request: pytest.FixtureRequest) -> Place:
+    folder = request.getfixturevalue("tmp_path") / "place"
+    folder.mkdir()
+    url = f"sqlite:///{folder / 'sessions.db'}"
+    return FolderPlace("sqlite", folder, type="sqlalchemy", url=url, create_table=True)
+
+
+def postgres(request: pytest.FixtureRequest) -> Place:
+    server = request.getfixturevalue("postgres")
+    return PostgresPlace("postgres", server, request.getfixturevalue("postgres_database"))
+
+
+def valkey(request: pytest.FixtureRequest) -> Place:
+    server = request.getfixturevalue("valkey_that_writes")
+    return ValkeyPlace("valkey", server, "redis://127.0.0.1:{}".format, type="redis")
+
+
+def cluster(request: pytest.FixtureRequest) -> Place:
+    return ClusterPlace("cluster", request.getfixturevalue("valkey_cluster"))
+
+
+def memcached(request: pytest.FixtureRequest) -> Place:
+    server = request.getfixturevalue("memcached")
+    return MemcachedPlace("memcached", server, "127.0.0.1:{}".format, type="memcached")
+
+
 class Kind(NamedTuple):
     """One row."""
 
@@ -100,6 +207,11 @@ def _kind(make: Callable[[pytest.FixtureRequest], Place], *powers: str) -> Kind:
 KINDS = {
     "memory": _kind(memory),
     "file": _kind(file, "shared", "durable"),
+    "sqlite": _kind(sqlite, "shared", "durable"),
+    "postgres": _kind(postgres, "shared", "durable", "remote"),
+    "valkey": _kind(valkey, "shared", "durable", "remote"),
+    "cluster": _kind(cluster, "shared"),
+    "memcached": _kind(memcached, "shared", "remote"),
 }
 
 #: Which rows talk to a server that the core suite does without.
