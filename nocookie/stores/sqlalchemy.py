@@ -46,7 +46,7 @@ from nocookie.stores.base import (
 
 if TYPE_CHECKING:
     from sqlalchemy import Delete, Engine, Insert, MetaData, Select, Table, Update
-    from sqlalchemy.engine import Connection, Dialect, ExceptionContext
+    from sqlalchemy.engine import URL, Connection, Dialect, ExceptionContext
 
 __all__ = ["SqlAlchemyStore", "table"]
 
@@ -885,63 +885,62 @@ def _failure(error: Any, late: bool, connected: bool = True) -> StoreError:
 def _make_engine(url: str, deadline: float) -> Engine:
     from sqlalchemy import create_engine, event
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.exc import ArgumentError
 
     try:
         where = make_url(url)
-        backend, driver = where.get_backend_name(), where.get_driver_name()
-    except (ArgumentError, NoSuchModuleError):
-        raise ConfigError("url is not one of SQLAlchemy, or of a database it knows") from None
-    whole = math.ceil(deadline)
+        _refuse_memory(where)
+        engine = create_engine(
+            where,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            pool_timeout=deadline,
+            connect_args=_driver_settings(where, deadline),
+        )
+    except ImportError as error:
+        raise ConfigError(f"url needs a driver that is not installed: {error.name}") from error
+    except (ArgumentError, TypeError) as error:
+        unknown = f"url is not one that SQLAlchemy knows: {type(error).__name__}"
+        raise ConfigError(unknown) from None  # the text may quote the password
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _driver_settings(url: URL, deadline: float) -> dict[str, Any]:
+    """What the driver can do for the deadline by itself, unless the URL says otherwise."""
     settings: dict[str, Any] = {}
+    whole = math.ceil(deadline)
+    driver = url.get_driver_name()
     if driver in ("psycopg", "psycopg2"):
         timeout = int(deadline * SERVER_SHARE * 1000)
         settings = {"connect_timeout": max(2, whole), "options": f"-cstatement_timeout={timeout}"}
     elif driver in ("pymysql", "mysqldb"):
         settings = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), whole)
-    elif backend == "sqlite":
+    elif driver == "pysqlite":
         # SQLite would sleep up to 100 ms between two tries; `pause` is quicker.
         settings = {"timeout": 0}
-    settings = {name: value for name, value in settings.items() if name not in where.query}
-    pool = {} if _in_memory(where) else {"pool_timeout": deadline}
-    try:
-        engine = create_engine(
-            where,
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            connect_args=settings,
-            **pool,
-        )
-    except ImportError as error:
-        raise ConfigError(f"url needs a driver that is not installed: {error.name}") from error
-    except (ArgumentError, TypeError, ValueError):
-        raise ConfigError("url is refused by its driver") from None
-    if backend == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-    return engine
+    return {name: value for name, value in settings.items() if name not in url.query}
 
 
 def _check_engine(engine: Engine) -> None:
     from sqlalchemy import event
 
-    if getattr(engine, "sync_engine", None) is not None or engine.dialect.is_async:
+    if engine.dialect.is_async:
         raise ConfigError("type = 'sqlalchemy' needs a synchronous driver")
+    _refuse_memory(engine.url)
     if engine.dialect.name == "sqlite":
-        if _in_memory(engine.url):
-            raise ConfigError(
-                "an SQLite database in memory is of one connection: use type = 'memory'"
-            )
-        return
+        return  # there is no server that could freeze
     for name, listener in (("do_connect", _on_connect), ("handle_error", _on_error)):
         if not event.contains(engine, name, listener):
             event.listen(engine, name, listener)
 
 
-def _in_memory(url: Any) -> bool:
-    if url.get_backend_name() != "sqlite":
-        return False
-    database = url.database
-    return not database or ":memory:" in database or "mode=memory" in str(url)
+def _refuse_memory(url: URL) -> None:
+    if url.get_backend_name() == "sqlite" and (
+        not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
+    ):
+        raise ConfigError("an SQLite database in memory is of one connection: use type = 'memory'")
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
