@@ -175,20 +175,15 @@ def test_an_idle_sweep_costs_the_same_however_many_expire_this_minute(store, clo
     at all of them would hold the lock for long."""
     clock.advance(-clock() % 60 + 10)
     path = tmp_path / "sessions" / "sessions.db"
-    now, over, latest = clock(), file._last_over(clock()), file._sweep(clock())
+    now, minute = clock(), file._sweep(clock())
 
     def sweep():
-        return sum(
-            (
-                steps(path, file.PURGE_OVER, (now, over, 1000)),
-                steps(path, file.PURGE_LATEST, (now, latest, now, 1000)),
-                steps(path, file.EXPIRED, (over, latest, now)),
-            )
-        )
+        purge = steps(path, file.PURGE, (minute, 100 + file.LOOK, now, 100))
+        return purge + steps(path, file.EXPIRED, (minute, minute, file.LOOK, now))
 
-    fill(store, 100, 30)
+    fill(store, 200, 30)
     few = sweep()
-    fill(store, 900, 30, first=100)
+    fill(store, 800, 30, first=200)
 
     assert sweep() <= few + 10
     assert store.purge(10_000) == 0

@@ -185,7 +185,8 @@ class Countable(Protocol):
     """A store that can cheaply say how much a `purge` has to do."""
 
     def expired(self) -> int:
-        """Return how many records `purge` would remove now. Writes nothing, holds nobody up."""
+        """Return how many expired records there are; a few of the latest may not be among them.
+        Writes nothing, and holds nobody up."""
         ...
 
 

@@ -108,17 +108,24 @@ ROTATE: Final = """
 """
 DESTROY: Final = "DELETE FROM sessions WHERE key = ?"
 ALIVE: Final = "SELECT seal FROM sessions WHERE key = ? AND expires > ?"
-#: Whole minutes that are over: the index alone finds them, and all that is in them has expired.
-OVER: Final = "FROM sessions WHERE sweep <= ?"
-#: The minute that is not over yet, where expired records lie among living ones, which only the
-#: records themselves tell. With many sessions there are many, so a sweep looks at a few.
-LATEST: Final = """
-    FROM (SELECT key, expires FROM sessions WHERE sweep = ? LIMIT 100) WHERE expires <= ?
+#: In the minute that is not over yet, expired records lie among living ones, and the index does not
+#: tell which. With many sessions there are many, so a sweep looks at no more than these.
+LOOK: Final = 100
+#: The earliest come first: of minutes that are over, where all has expired.
+PURGE: Final = """
+    DELETE FROM sessions
+    WHERE key IN (
+        SELECT key
+        FROM (SELECT key, expires FROM sessions WHERE sweep <= ? ORDER BY sweep LIMIT ?)
+        WHERE expires <= ?
+        LIMIT ?
+    )
 """
-PURGE: Final = "DELETE FROM sessions WHERE expires <= ? AND key IN (SELECT key {} LIMIT ?)"
-PURGE_OVER: Final = PURGE.format(f"{OVER} ORDER BY sweep")
-PURGE_LATEST: Final = PURGE.format(LATEST)
-EXPIRED: Final = f"SELECT (SELECT count(*) {OVER}) + (SELECT count(*) {LATEST})"
+EXPIRED: Final = """
+    SELECT (SELECT count(*) FROM sessions WHERE sweep < ?) + count(*)
+    FROM (SELECT expires FROM sessions WHERE sweep = ? LIMIT ?)
+    WHERE expires <= ?
+"""
 #: Brings what was written into the main file, and holds nobody up. SQLite does so by itself when
 #: much has come together, but then whoever writes next waits for the disk, and that is a request.
 CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
@@ -259,17 +266,14 @@ class FileStore:
 
     def purge(self, limit: int) -> int:
         now = self._clock()
-        _, removed = self._execute(PURGE_OVER, (now, _last_over(now), limit))
-        if removed < limit:
-            values = (now, _sweep(now), now, limit - removed)
-            removed += self._execute(PURGE_LATEST, values)[1]
+        _, removed = self._execute(PURGE, (_sweep(now), limit + LOOK, now, limit))
         if removed > SWEEP_AT_MOST:
             self._execute(CHECKPOINT, ())
         return removed
 
     def expired(self) -> int:
         now = self._clock()
-        rows, _ = self._execute(EXPIRED, (_last_over(now), _sweep(now), now))
+        rows, _ = self._execute(EXPIRED, (_sweep(now), _sweep(now), LOOK, now))
         return rows[0][0] if rows else 0
 
     def keys(self) -> Iterator[str]:
@@ -458,11 +462,6 @@ class _Connection:
 
 def _sweep(ends: float) -> int:
     return NEVER if ends == math.inf else math.ceil(ends / SWEEP_GRID)
-
-
-def _last_over(now: float) -> int:
-    """The last minute that is over; its `sweep` and those before it are of expired records."""
-    return math.floor(now / SWEEP_GRID)
 
 
 def _pragma(sql: sqlite3.Connection, name: str) -> int:
