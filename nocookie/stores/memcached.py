@@ -292,7 +292,7 @@ def _read(item: bytes) -> Record | Missing:
         kind, created, accessed, expires, version, seal_size = HEAD.unpack_from(item)
         if kind == RESERVED:
             return Missing.UNKNOWN
-        if kind != RECORD:
+        if kind != RECORD or math.isnan(expires):
             return Missing.CORRUPTED
         fields_at = HEAD.size + seal_size
         fields = unpack(item[fields_at:])
@@ -377,7 +377,7 @@ class _Server:
             raise StoreTimeout("memcached: every connection is in use")
         connection = None
         try:
-            connection = self._take(idle, until)
+            connection = self._take(until)
             yield connection
         finally:
             if connection is not None:
@@ -400,12 +400,12 @@ class _Server:
         self._lock = threading.Lock()
         self._idle = []
 
-    def _take(self, idle: list[_Connection], until: float) -> _Connection:
+    def _take(self, until: float) -> _Connection:
         while True:
             with self._lock:
-                if not idle:
+                if not self._idle:
                     break
-                connection = idle.pop()
+                connection = self._idle.pop()
             connection.sock.until = until
             if connection.sock.is_quiet():
                 return connection
@@ -414,7 +414,7 @@ class _Server:
         client = self._client(self._address, default_noreply=False)
         try:
             client.sock = _connect(self._address, until)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that cannot be looked up
             raise _store_error(error) from error
         return _Connection(client)
 

@@ -26,8 +26,8 @@ class Memcached(Server):
 
     def command(self) -> list[str]:
         assert self.program is not None
-        # Started by root, it insists on being told to stay root or become somebody else.
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        # Started by root, it insists on being told whom to become, root or somebody else.
+        user = ["-u", "root"] if os.geteuid() == 0 else []
         where = ["-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-t", "1"]
         return [self.program, *user, *where, *self.options]
 
@@ -42,6 +42,10 @@ class Memcached(Server):
     def stats(self, *kind: str) -> dict[str, str]:
         lines = self.ask(" ".join(["stats", *kind]), b"END\r\n").decode().splitlines()
         return dict(line.split(" ", 2)[1:] for line in lines[:-1])
+
+    def seconds_left(self, name: str) -> int:
+        """How long it will keep an item; -1 is for ever."""
+        return int(self.ask(f"mg {name} t").split(b" t")[1])
 
     def ask(self, command: str, end: bytes = b"\r\n") -> bytes:
         """What it answers to a line, by a connection of our own."""
