@@ -73,7 +73,8 @@ TOMB: Final = b"t"
 FUNCTIONS: Final = {
     "number": """
 local function number(text)
-  return text == 'inf' and math.huge or tonumber(text)
+  local value = text == 'inf' and math.huge or tonumber(text)
+  if value == value then return value end  -- which 'nan' is not
 end
 """,
     # The parts of `m`, or nothing if it cannot be read.

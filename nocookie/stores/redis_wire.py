@@ -126,6 +126,8 @@ def connect(url: str) -> Wire:
             "url: it begins with redis://, rediss://, unix://, redis+cluster:// or "
             "rediss+cluster://"
         )
+    if "#" in rest:
+        raise ConfigError("url: there is a # in it; in a password it is written %23")
     seeds: list[Address] = []
     try:
         if cluster:
@@ -136,8 +138,6 @@ def connect(url: str) -> Wire:
         _ = parts.port  # raises for what is not a number
     except ValueError:  # its text may show the URL
         raise ConfigError("url: it cannot be read as a URL of Redis") from None
-    if parts.fragment:
-        raise ConfigError("url: there is a # in it; in a password it is written %23")
     if scheme == "unix":
         if not parts.path.strip("/"):
             raise ConfigError(
@@ -158,7 +158,8 @@ def connect(url: str) -> Wire:
     try:
         cls(**fixed)
     except (TypeError, ValueError, redis.RedisError) as error:
-        why = "" if options.get("password") else f": {error}"
+        # Other errors may quote a value; these name an option.
+        why = f": {error}" if isinstance(error, TypeError) else ""
         raise ConfigError(f"url: redis-py does not take its options{why}") from None
 
     def node(address: Address | None = None) -> Node:
@@ -170,7 +171,7 @@ def connect(url: str) -> Wire:
 
 def _seeds(rest: str) -> tuple[str, list[Address]]:
     """Return *rest* with the first of its hosts, and all of them. Raises ValueError."""
-    netloc, slash, after = re.fullmatch(r"([^/?#]*)([/?#]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    netloc, slash, after = re.fullmatch(r"([^/?]*)([/?]?)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     user, at, hosts = netloc.rpartition("@")
     seeds = []
     for host in hosts.split(","):
@@ -237,7 +238,7 @@ class Node:
                 self._close_idle(connection)
                 connection = self._open(until)
                 replies = connection.ask(commands, until)
-            if type(replies[-1]) is ErrorReply and replies[-1].word == "READONLY":
+            if type(replies[-1]) is ErrorReply and "READONLY" in replies[-1].text:
                 self._close_idle(connection)
                 connection = self._open(until)
                 replies = connection.ask(commands, until)

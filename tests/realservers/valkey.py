@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import select
+import socket
+import ssl
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from realservers import Server, free_port, missing, wait_until
 
@@ -20,7 +26,8 @@ def program(name: str) -> str:
 
 
 class Valkey(Server):
-    """One server. *options* are those of its configuration file, with _ for -."""
+    """One server. *options* are those of its configuration file, with _ for - and a tuple for
+    several words."""
 
     def __init__(self, folder: Path, **options: object) -> None:
         super().__init__(folder)
@@ -41,7 +48,8 @@ class Valkey(Server):
         }
         words = [program("valkey-server")]
         for name, value in options.items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
         return words
 
     def answers(self) -> bool:
@@ -126,3 +134,43 @@ class ValkeyCluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
+
+
+class TlsFront:
+    """TLS before a server: that of the package is built without. Its `port` takes what a client
+    encrypts, and passes it on."""
+
+    def __init__(self, server: Valkey, certificate: Path, key: Path) -> None:
+        self._target = ("127.0.0.1", server.port)
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(certificate, key)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            server = socket.create_connection(self._target, 10)
+            server.settimeout(None)
+            with server, self._context.wrap_socket(client, server_side=True) as tls:
+                while True:
+                    ready = [tls] if tls.pending() else select.select([tls, server], [], [])[0]
+                    for source, target in (tls, server), (server, tls):
+                        if source in ready:
+                            data = source.recv(65536)
+                            if not data:
+                                return
+                            target.sendall(data)
