@@ -28,6 +28,7 @@ from nocookie.carriers import PathSegment as PathSegment
 from nocookie.carriers import Query as Query
 from nocookie.carriers import Reply as Reply
 from nocookie.errors import ConfigError as ConfigError
+from nocookie.errors import IdLeak as IdLeak
 from nocookie.errors import NocookieError as NocookieError
 from nocookie.errors import SessionConflict as SessionConflict
 from nocookie.errors import SessionGone as SessionGone
@@ -50,6 +51,7 @@ __all__ = [
     "FirstOf",
     "Form",
     "Header",
+    "IdLeak",
     "NocookieError",
     "PathParam",
     "PathSegment",

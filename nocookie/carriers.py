@@ -27,6 +27,7 @@ from nocookie.errors import ConfigError
 from nocookie.ids import GRAMMAR
 from nocookie.options import is_token
 from nocookie.redaction import TAKEN, take, taken
+from nocookie.rewriting import InParameter, InQuery, InSegment, Place
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AmbiguousId",
     "Bearer",
+    "BodyFilter",
     "Callback",
     "Carrier",
     "Cookie",
@@ -56,18 +58,35 @@ class AmbiguousId(Exception):
     """A carrier found several different ids in one request: they count as none."""
 
 
+class BodyFilter(Protocol):
+    """What a body goes through on its way out."""
+
+    def feed(self, data: bytes, /) -> bytes: ...
+    def close(self) -> bytes:
+        """Return what was held back."""
+        ...
+
+
 class Reply:
     """The head of a response, as a carrier may change it. Named as in `webob.Response`."""
 
-    __slots__ = ("environ", "headerlist", "status")
+    __slots__ = ("as_it_is", "environ", "headerlist", "rewriter", "status")
 
     def __init__(
-        self, status: str, headerlist: list[tuple[str, str]], environ: WSGIEnvironment
+        self,
+        status: str,
+        headerlist: list[tuple[str, str]],
+        environ: WSGIEnvironment,
+        as_it_is: bool = False,
     ) -> None:
         self.status = status
         self.headerlist = headerlist
         #: The environ of the request that is answered.
         self.environ = environ
+        #: The body goes out as it is: the server sends a file by itself, say.
+        self.as_it_is = as_it_is
+        #: What the body has to go through: it puts the id on the links of a page.
+        self.rewriter: BodyFilter | None = None
 
     @property
     def headers(self) -> ResponseHeaders:
@@ -201,6 +220,8 @@ class UrlCarrier(RawCarrier):
     """
 
     in_url = True
+    #: Where in a URL the id goes.
+    where: Place
     #: Where the id stands, for the ids that were taken: not the carrier, because a second
     #: middleware may look in the same place with a carrier of its own.
     place_in_url: str
@@ -233,6 +254,7 @@ class Query(UrlCarrier):
     def __init__(self, name: str = "sid") -> None:
         self.name = _token(name, "a parameter name")
         self.place_in_url = f"query:{name}"
+        self.where = InQuery(name)
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
         taken(environ)
@@ -290,6 +312,7 @@ class PathSegment(UrlCarrier):
             raise ConfigError(f"{marker!r} cannot begin a segment of a path")
         self.marker = marker
         self.place_in_url = f"path:{marker}"
+        self.where = InSegment(marker)
         segment = f"/{re.escape(marker)}({GRAMMAR})"
         # After it: the end, or a segment that is neither dots nor an id again.
         self._first = re.compile(
@@ -333,6 +356,7 @@ class PathParam(UrlCarrier):
     def __init__(self, name: str = "sid") -> None:
         self.name = _token(name, "a parameter name")
         self.place_in_url = f"param:{name}"
+        self.where = InParameter(name)
         self._params = re.compile(rf";{re.escape(name)}=([^;/?#]*)")
         self._last = re.compile(rf";{re.escape(name)}=[^;/?#]*(?=[^/?#]*(?:[?#]|\Z))").sub
 

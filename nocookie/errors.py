@@ -6,6 +6,7 @@
     ├── ConfigError (ValueError)             you: an option is wrong; raised at construction
     ├── UnboundSessionError (RuntimeError)   you: the session was used outside a request
     ├── ValueRefused (ValueError)            you: the session cannot hold this value
+    ├── IdLeak                               you: an id was about to leave (leak_guard = raise)
     ├── StoreError                           the store: down, slow, full, forbidden (503)
     │   └── StoreTimeout                     ... or not back within the deadline (503)
     └── SessionConflict                      another request: it won the race (409)
@@ -18,6 +19,7 @@ stands in.
 
 __all__ = [
     "ConfigError",
+    "IdLeak",
     "NocookieError",
     "SessionConflict",
     "SessionGone",
@@ -52,6 +54,11 @@ class ValueRefused(NocookieError, ValueError):
     def __init__(self, key: str, why: str) -> None:
         super().__init__(f"session[{key!r}]: {why}")
         self.key = key
+
+
+class IdLeak(NocookieError):
+    """A response was about to give a live id to another origin, to a public cache, or in a
+    header where none belongs; nothing of it was sent. Only with `leak_guard = raise`."""
 
 
 class StoreError(NocookieError):

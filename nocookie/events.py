@@ -16,7 +16,7 @@ logger: Final = logging.getLogger("nocookie")
 
 #: Events that an operator should look at; the others are daily life.
 _WARNINGS: Final = frozenset(
-    {"conflict", "corrupted", "finder failed", "lost", "misfit", "store error"}
+    {"conflict", "corrupted", "finder failed", "leak", "lost", "misfit", "store error"}
 )
 
 

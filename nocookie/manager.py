@@ -6,17 +6,32 @@ will not need this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from webob import Request
 
 from nocookie.backend import Backend, Presented
-from nocookie.carriers import AmbiguousId, Carrier, Cookie, Header, RawCarrier, Reply, carriers_from
-from nocookie.errors import ConfigError, NocookieError
+from nocookie.carriers import (
+    AmbiguousId,
+    Carrier,
+    Cookie,
+    Header,
+    Query,
+    RawCarrier,
+    Reply,
+    UrlCarrier,
+    carriers_from,
+)
+from nocookie.errors import ConfigError, IdLeak, NocookieError
 from nocookie.events import emit
 from nocookie.ids import NotAnId
+from nocookie.leaks import BodyWatch, is_publicly_cacheable, leak_in_head
+from nocookie.links import put_on_head, scope_of, strip_head
 from nocookie.options import resolve
+from nocookie.redaction import ids_taken
+from nocookie.rewriting import Scope
 from nocookie.sessions import Session, SessionObject
 
 if TYPE_CHECKING:
@@ -26,6 +41,9 @@ __all__ = ["SessionManager"]
 
 #: 16 characters at random are 96 bits; a phrase of that length is less, and still beyond trying.
 SHORT_SECRET: Final = 16
+
+#: An id by its grammar that is nobody's, for what only takes ids away.
+NO_ID: Final = "A" * 43
 
 #: Referrer policies (W3C) under which an id in a URL stays with its origin.
 _STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
@@ -46,6 +64,18 @@ class SessionManager:
             if len(secret) < SHORT_SECRET:
                 emit("misfit", f"a secret of fewer than {SHORT_SECRET} characters can be guessed")
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
+        #: Whether responses may have to change though nobody asked for the session.
+        self.in_url = bool(self._in_url)
+        self._origin: str | None = settings["origin"]
+        self._leak_guard: str = settings["leak_guard"]
+        self._guards = self._leak_guard != "off"
+        self._is_id_header = _is_id_header(self.carriers, self.id_header)
+        self.rewrite: str = settings["rewrite"] or ("location" if self._in_url else "off")
+        if self.rewrite != "off" and not any(isinstance(c, UrlCarrier) for c in self.carriers):
+            raise ConfigError(
+                f"rewrite = {self.rewrite} puts ids into URLs; it needs a find_id that finds them "
+                "there, such as query:sid or path:~"
+            )
         self.prepares = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
         if self._in_url and self.backend.ids.adopts:
@@ -104,25 +134,115 @@ class SessionManager:
         Raises `SessionGone` and `StoreError`; then nothing was changed in *reply*.
         """
         real = session._sess
-        if real is None:
-            return
-        if real._marked or real._touch_due or self._auto:
-            real._commit()
-        for name in self._vary:
-            reply.add_word("Vary", name)
-        if real._values is None:
-            return
+        if real is not None:
+            if self._guards and real._id is not None:
+                self._check_head(real._id, reply)
+            if real._marked or real._touch_due or self._auto:
+                real._commit()
+            for name in self._vary:
+                reply.add_word("Vary", name)
+            if real._values is not None:
+                self._propagate(real, reply)
+                if self._guards and real._id is not None and real._key is not None:
+                    self._watch_body(real, reply)
+                return
+        if ids_taken(reply.environ):
+            self._pass_on(reply)
+
+    def _propagate(self, real: Session, reply: Reply) -> None:
+        """Tell the client the id of a session that was used, if it must be told."""
+        brought_by = real._brought_by
         tell = real._id is not real._given and real.must_propagate
         if tell:
             self._tell(real, reply)
-        elif real._brought_by is not None:
+        elif brought_by is not None:
             if real._ended:
-                real._brought_by.forget(reply)
-            elif getattr(real._brought_by, "renews", False) and real._is_due():
-                real._brought_by.place(real.id, reply)
-        in_url = bool(self._in_url) and (tell or real._brought_by in self._in_url)
+                brought_by.forget(reply)
+            elif getattr(brought_by, "renews", False) and real._is_due():
+                brought_by.place(real.id, reply)
+        if not self.in_url:
+            if tell:
+                _keep_in(reply, False)
+            return
+        if real._key is not None and not tell and isinstance(brought_by, UrlCarrier):
+            self._put(brought_by, real.id, reply)
+        elif real._ended:
+            self._strip(reply)
+        in_url = bool(
+            ids_taken(reply.environ) or brought_by in self._in_url or (tell and brought_by is None)
+        )
         if tell or in_url:
             _keep_in(reply, in_url)
+
+    def _pass_on(self, reply: Reply) -> None:
+        """Nobody used the session. If its id came in the URL, the next page needs it there too;
+        whether it still opens anything, that request will see."""
+        presented, _ = self.find(reply.environ)
+        if presented and isinstance(presented[0][2], UrlCarrier):
+            self._put(presented[0][2], presented[0][0], reply)
+        _keep_in(reply, True)
+
+    def _put(self, carrier: UrlCarrier, id: str, reply: Reply) -> bool:
+        """Put the id on the response's links; return whether a client will come with it."""
+        if self.rewrite == "off":
+            return False
+        return put_on_head(scope_of(reply.environ, carrier, id, self._origin), reply)
+
+    def _strip(self, reply: Reply) -> None:
+        """Take the id of a session that ended from where the response sends the client."""
+        if self.rewrite != "off":
+            for carrier in self.carriers:
+                if isinstance(carrier, UrlCarrier):
+                    strip_head(scope_of(reply.environ, carrier, NO_ID, self._origin), reply)
+
+    def scope(self, session: SessionObject) -> Scope | None:
+        """Return where the id of this session may be put by the application; None where it needs
+        no URL: nothing is stored, or another carrier has it."""
+        assert session._environ is not None
+        real = session._session()
+        if not (real._key is not None or real._will_be_stored()):
+            return None
+        carrier = real._brought_by or self._first_that_can_be_written(session._environ)
+        if not isinstance(carrier, UrlCarrier):
+            return None
+        return scope_of(session._environ, carrier, session.id, self._origin)
+
+    def bare_url(self, environ: WSGIEnvironment, url: str) -> str:
+        """Return *url* without an id, whichever of our carriers put it there."""
+        for carrier in self.carriers:
+            if isinstance(carrier, UrlCarrier):
+                url = scope_of(environ, carrier, NO_ID, self._origin).bare_url(url)
+        return url
+
+    # -- the leak guard
+
+    def _check_head(self, id: str, reply: Reply) -> None:
+        for _, value in reply.headerlist:
+            if id in value:
+                break
+        else:
+            return
+        where = scope_of(reply.environ, _ANYWHERE, NO_ID, self._origin)
+        where.mount = []  # within the origin, the application may send its id where it likes
+        why = leak_in_head(reply, id, where, self._is_id_header)
+        if why is not None:
+            self._leak(why, id)
+
+    def _watch_body(self, real: Session, reply: Reply) -> None:
+        if reply.rewriter is None and not reply.as_it_is and is_publicly_cacheable(reply):
+            leak = partial(self._leak, "into a body that public caches keep", real.id)
+            reply.rewriter = BodyWatch(real.id, leak)
+
+    def _leak(self, why: str, id: str) -> None:
+        emit("leak", why, self.backend.fingerprint(id))
+        if self._leak_guard == "raise":
+            raise IdLeak(f"an id was about to leave {why}")
+
+    def _first_that_can_be_written(self, environ: WSGIEnvironment) -> Carrier | None:
+        for carrier in self.carriers:
+            if isinstance(carrier, UrlCarrier) or carrier.place(NO_ID, Reply("", [], environ)):
+                return carrier
+        return None
 
     def _tell(self, session: Session, reply: Reply) -> None:
         """Give the client its id. Where no header can, the application does, in its page."""
@@ -139,9 +259,27 @@ class SessionManager:
         # What the client proved that it can carry is what it gets back.
         brought_by = session._brought_by
         for carrier in self.carriers if brought_by is None else (brought_by,):
-            if carrier.place(session.id, reply):
+            if isinstance(carrier, UrlCarrier):
+                if self._put(carrier, session.id, reply):
+                    return True
+            elif carrier.place(session.id, reply):
                 return True
         return False
+
+
+#: For reading URLs only: what it is about where an id stands does not matter then.
+_ANYWHERE: Final = Query()
+
+
+def _is_id_header(carriers: Sequence[Carrier], id_header: str | None) -> Callable[[str], bool]:
+    """Return what says of a response header, in lower case, whether ids travel in it."""
+    names = {"set-cookie"} if any(isinstance(c, Cookie) for c in carriers) else set()
+    names |= {c.name.lower() for c in carriers if isinstance(c, Header)}
+    if id_header is not None:
+        names.add(id_header.lower())
+    # With a finder of its own the application tells the client by a header of its own.
+    by_hand = not all(isinstance(c, RawCarrier) for c in carriers)
+    return lambda name: name in names or (by_hand and name.startswith(("x-", "set-cookie")))
 
 
 def _keep_in(reply: Reply, in_url: bool) -> None:

@@ -20,7 +20,7 @@ from contextvars import Context, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from nocookie.carriers import Reply
+from nocookie.carriers import BodyFilter, Reply
 from nocookie.errors import SessionConflict, SessionGone, StoreError
 from nocookie.events import emit, logger
 from nocookie.local import bind, is_bound
@@ -91,7 +91,12 @@ class SessionMiddleware:
         body: Iterable[bytes] = ()
         try:
             body = self.app(environ, exchange._start)
-            if exchange._sess is None and type(body) is list and exchange._status:
+            if (
+                exchange._sess is None
+                and type(body) is list
+                and exchange._status
+                and not manager.in_url
+            ):
                 # The way of most requests, in few steps: nobody asked for the session.
                 exchange._environ = exchange._start_response = None
                 if exchange._sent:
@@ -99,13 +104,17 @@ class SessionMiddleware:
                 else:
                     start_response(exchange._status, exchange._headers)
                 return body
-            whole = type(body) is list or type(body) is tuple or _is_file(body, environ)
+            is_file = _is_file(body, environ)
+            whole = is_file or type(body) is list or type(body) is tuple
             if exchange._status and not exchange._sent:
-                exchange._send()
                 if whole:  # nothing of the application runs any more
+                    body = exchange._send_all(body, is_file)
                     exchange._let_go()
                     return body
+                exchange._send()
             elif whole:
+                if exchange._rewriter is not None:
+                    body = exchange._rewritten(body)
                 exchange._end()
                 return body
         except (StoreError, SessionConflict) as error:
@@ -145,6 +154,8 @@ class _Exchange(SessionObject):
     _headers: Headers
     _sent: bool
     _server_write: Any
+    #: Puts the id on the links of the page.
+    _rewriter: BodyFilter | None = None
 
     def _start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
@@ -166,22 +177,47 @@ class _Exchange(SessionObject):
     def _write(self, data: bytes) -> None:
         if not self._sent:
             self._send()
-        self._server_write(data)
+        self._server_write(data if self._rewriter is None else self._rewriter.feed(data))
 
     def _send(self) -> None:
         """Commit, then let the head go. Raises `StoreError` or `SessionConflict` before."""
+        self._send_head(*self._commit())
+
+    def _send_all(self, body: Iterable[bytes], as_it_is: bool) -> Iterable[bytes]:
+        """As `_send`, where the whole body is there; return what is to be sent of it."""
+        assert self._environ is not None
+        head = self._environ.get("REQUEST_METHOD") == "HEAD"
+        status, headers = self._commit(as_it_is)
+        if self._rewriter is not None:
+            body = rewritten = self._rewritten(body)
+            if not head:
+                headers = [*headers, ("Content-Length", str(len(rewritten[0])))]
+        self._send_head(status, headers)
+        return body
+
+    def _commit(self, as_it_is: bool = False) -> tuple[str, Headers]:
         session, status, headers = self._sess, self._status, self._headers
-        if session is not None:
-            if session._failed and status.startswith("500"):
-                # The framework made its own answer of our error; ours says more.
-                raise _FAILURES[session._failed]("and the framework answered 500")
-            assert self._environ is not None
-            # A copy: the application's list may be a constant.
-            reply = Reply(status, list(headers), self._environ)
-            self._manager.commit(self, reply)
-            status, headers = reply.status, reply.headerlist
+        if session is None and not self._manager.in_url:
+            return status, headers
+        if session is not None and session._failed and status.startswith("500"):
+            # The framework made its own answer of our error; ours says more.
+            raise _FAILURES[session._failed]("and the framework answered 500")
+        assert self._environ is not None
+        # A copy: the application's list may be a constant.
+        reply = Reply(status, list(headers), self._environ, as_it_is)
+        self._manager.commit(self, reply)
+        self._rewriter = reply.rewriter
+        return reply.status, reply.headerlist
+
+    def _send_head(self, status: str, headers: Headers) -> None:
         self._sent = True
         self._server_write = self._start_response(status, headers)
+
+    def _rewritten(self, rest: Iterable[bytes]) -> list[bytes]:
+        """Return the rest of the body with ids on its links."""
+        rewriter, self._rewriter = self._rewriter, None
+        assert rewriter is not None
+        return [rewriter.feed(b"".join(rest)) + rewriter.close()]
 
     def _end(self) -> None:
         """The application is done: nothing of it runs any more."""
@@ -254,9 +290,20 @@ class _Body:
             self._app_body = None
             self._chunks = iter(_failure(error, self._environ, start_response))
             chunk = next(self._chunks, None)
+        if exchange._rewriter is not None:
+            chunk = self._rewritten(exchange, chunk)
         if chunk is None:
             raise StopIteration
         return chunk
+
+    def _rewritten(self, exchange: _Exchange, chunk: bytes | None) -> bytes | None:
+        """Each chunk of the application is one of ours, perhaps empty: it may be a flush."""
+        assert exchange._rewriter is not None
+        if chunk is not None:
+            return exchange._rewriter.feed(chunk)
+        rest = exchange._rewriter.close()
+        exchange._rewriter = None
+        return rest or None
 
     def _finish(self) -> None:
         try:

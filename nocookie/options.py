@@ -177,6 +177,22 @@ def _clock(value: Any) -> Any:
     return value
 
 
+def _optional_word(convert: Callable[[Any], str]) -> Callable[[Any], str | None]:
+    # "off" is a word here, and no word at all is none.
+    return lambda value: None if value is None or value == "" else convert(value)
+
+
+#: An origin (RFC 6454): scheme, host and perhaps a port, and nothing else.
+_ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def _origin(value: Any) -> str:
+    text = _text(value).rstrip("/")
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError("must be an origin such as https://shop.example")
+    return text.lower()
+
+
 def _engine(value: Any) -> Any:
     if not hasattr(value, "dialect"):
         raise ValueError("must be an Engine of SQLAlchemy")
@@ -208,6 +224,28 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "X-Session-Id",
             "The response header that announces a new id where the carrier cannot place it "
             "itself; `none` for no announcement.",
+        ),
+        Option(
+            "rewrite",
+            _optional_word(_one_of("off", "location", "html")),
+            None,
+            "Where an id in URLs is put by itself: `location`, on the redirects and refreshes of "
+            "the response; `html`, on the links and forms of its page too; `off`, nowhere. "
+            "Without it `location` if a carrier's id is in the URL, else `off`.",
+        ),
+        Option(
+            "origin",
+            _optional(_origin),
+            None,
+            "The public origin, such as `https://shop.example`, where a proxy hides it: only "
+            "URLs of this origin get the id. Without it, what the request says in its `Host`.",
+        ),
+        Option(
+            "leak_guard",
+            _one_of("off", "log", "raise"),
+            "log",
+            "What to do about an id on its way to another origin, into a public cache or into a "
+            "header where it does not belong: `log` an event, `raise` and answer 500, or `off`.",
         ),
         Option(
             "type",
@@ -430,6 +468,11 @@ def _agree(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             "strict = False needs id_key: ids of a gateway may be guessable, so the store only "
             "sees them hashed with a key"
+        )
+    if settings["use_cookies"] and settings["rewrite"] in ("location", "html"):
+        raise ConfigError(
+            "rewrite puts ids into URLs, and with use_cookies = True there are none; it needs "
+            "use_cookies = False and a find_id such as query:sid"
         )
     if settings["use_cookies"] and settings["find_id"] is not None:
         raise ConfigError(

@@ -16,7 +16,7 @@ from nocookie.ids import GRAMMAR
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["TAKEN", "Taken", "take", "taken"]
+__all__ = ["TAKEN", "Taken", "ids_taken", "take", "taken"]
 
 #: Where in environ the ids are that were taken out of it.
 TAKEN: Final = "nocookie.taken"
@@ -51,6 +51,12 @@ def taken(environ: WSGIEnvironment) -> Taken:
     if there is None:
         there = environ[TAKEN] = Taken(environ)
     return there
+
+
+def ids_taken(environ: WSGIEnvironment) -> dict[str, tuple[str, ...]]:
+    """Return what came in the URL of this request, by place."""
+    there: Taken | None = environ.get(TAKEN)
+    return {} if there is None else there.ids
 
 
 def take(

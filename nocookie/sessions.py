@@ -54,6 +54,8 @@ from nocookie.stores.base import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+    from nocookie.rewriting import Scope
+
 __all__ = ["Opener", "Session", "SessionObject"]
 
 T = TypeVar("T")
@@ -807,6 +809,8 @@ class Opener(Protocol):
     backend: Backend
 
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]: ...
+    def scope(self, session: SessionObject) -> Scope | None: ...
+    def bare_url(self, environ: WSGIEnvironment, url: str) -> str: ...
 
 
 class _Params(dict[str, Any]):
@@ -881,6 +885,26 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         """
         backend = self._manager.backend
         self._sess = Session._of(backend, *backend.presented(id))
+
+    def url(self, url: str) -> str:
+        """Return *url* with the id on it, if the client needs that and the URL may have it.
+
+        It needs it if the id came in a URL, or is new and would go there. Only URLs of this
+        origin below the mount get it, as a browser would read them (`nocookie.rewriting`); any
+        other comes back as it is. A session that is not stored, nor marked to be by `save()`, has
+        no id to put on a URL. Raises `UnboundSessionError` if the request is over.
+        """
+        if self._environ is None:
+            raise UnboundSessionError("the request of this session is over")
+        scope = self._manager.scope(self)
+        return url if scope is None else scope.url(url)
+
+    def bare_url(self, url: str) -> str:
+        """Return *url* without an id: for mail, for redirects by way of another site, for
+        canonical links. Raises `UnboundSessionError` if the request is over."""
+        if self._environ is None:
+            raise UnboundSessionError("the request of this session is over")
+        return self._manager.bare_url(self._environ, url)
 
     def save(self) -> None:
         """Have the session saved at the commit, before the response's first byte leaves.

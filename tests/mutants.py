@@ -82,8 +82,8 @@ MUTANTS = [
     Mutant(
         "the commit comes before the head",
         "middleware.py",
-        "            self._manager.commit(self, reply)\n            status, headers = reply.status, reply.headerlist\n        self._sent = True\n        self._server_write = self._start_response(status, headers)\n",
-        "            self._server_write = self._start_response(status, headers)\n            self._manager.commit(self, reply)\n            self._sent = True\n            return\n        self._sent = True\n        self._server_write = self._start_response(status, headers)\n",
+        "        self._manager.commit(self, reply)\n",
+        "        self._start_response(status, headers)\n        self._manager.commit(self, reply)\n",
         "test_flow test_failures",
     ),
     Mutant(
@@ -108,7 +108,7 @@ MUTANTS = [
     ),
     Mutant(
         "a 500 that a framework made of our error is ours again",
-        "middleware.py", 'if session._failed and status.startswith("500"):', "if False:",
+        "middleware.py", 'if session is not None and session._failed and status.startswith("500"):', "if False:",
         "test_failures",
     ),
     Mutant(
@@ -127,8 +127,8 @@ MUTANTS = [
     ),
     Mutant(
         "a shared header list is never changed",
-        "middleware.py", "Reply(status, list(headers), self._environ)",
-        "Reply(status, headers, self._environ)", "test_flow",
+        "middleware.py", "Reply(status, list(headers), self._environ, as_it_is)",
+        "Reply(status, headers, self._environ, as_it_is)", "test_flow",
     ),
     Mutant(
         "a save sends the difference only",

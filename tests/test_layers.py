@@ -29,12 +29,16 @@ LAYERS = [
     ["nocookie.stores.*"],
     ["nocookie.stores"],
     ["nocookie.carriers"],
+    ["nocookie.leaks", "nocookie.links"],
     ["nocookie.backend"],
     ["nocookie.sessions"],
     ["nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
-    ["nocookie.adapters.*", "nocookie.demo", "nocookie.purge", "nocookie.testing"],
+    [
+        *("nocookie.adapters.*", "nocookie.demo", "nocookie.flash", "nocookie.forms"),
+        *("nocookie.purge", "nocookie.testing"),
+    ],
     ["nocookie.adapters", "nocookie.cli"],
     ["nocookie.__main__"],
 ]

@@ -53,6 +53,26 @@ ROWS = {
         [("X-Id", "X-Id"), (" X-Id ", "X-Id"), *NONES],
         ["a b", "a:b", "é", "a\r\nb", 5],
     ),
+    "rewrite": (
+        [("off", "off"), (" Location ", "location"), ("html", "html"), (None, None), ("", None)],
+        ["none", "all", True, 5],
+    ),
+    "origin": (
+        [
+            ("https://shop.example", "https://shop.example"),
+            ("https://Shop.Example:8443/", "https://shop.example:8443"),
+            ("http://[::1]:80", "http://[::1]:80"),
+            *NONES,
+        ],
+        [
+            *("shop.example", "//shop.example", "https://", "ftp://shop.example"),
+            *("https://a/b", "https://u:p@a", "https://a:b", "https://a?b", "https://a b", 5),
+        ],
+    ),
+    "leak_guard": (
+        [("off", "off"), (" LOG ", "log"), ("raise", "raise")],
+        ["", "none", None, True, "warn"],
+    ),
     "type": ([("file", "file"), (STORE, STORE), *NONES], [5, object(), ["memory"], b"memory"]),
     "data_dir": ([*TEXT, *NONES], NO_TEXT),
     "url": ([("redis://h", "redis://h"), *NONES], NO_TEXT),
@@ -104,6 +124,7 @@ ROWS = {
 
 #: What an option needs beside it.
 WITH = {
+    "rewrite": {"use_cookies": False, "find_id": "query:sid"},
     "find_id": {"use_cookies": False},
     "encrypt_key": {"secret": "s"},
     "data_serializer": {"secret": "s"},

@@ -1,0 +1,81 @@
+"""The leak guard: a live id on its way to where it must not go, whoever put it there.
+
+Three ways out are watched: a URL of another origin in a header, a header that is no place for an
+id, and a body that public caches may keep. What a page's links say is the business of
+`nocookie.html`, which reads them as a browser would.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from nocookie.carriers import Reply
+from nocookie.rewriting import Scope
+
+__all__ = ["BodyWatch", "is_publicly_cacheable", "leak_in_head"]
+
+#: Headers that hold URLs, with what finds those in their values.
+_ADDRESSES: Final = {
+    "location": re.compile(r"(.+)", re.DOTALL).findall,
+    "content-location": re.compile(r"(.+)", re.DOTALL).findall,
+    "refresh": re.compile(r"=\s*[\"']?([^\"']*)").findall,
+    "link": re.compile(r"<([^>]*)>").findall,
+}
+
+#: What lets a cache keep a response for others than the one who asked (RFC 9111, 5.2.2).
+_PUBLIC: Final = frozenset({"public", "s-maxage"})
+_PRIVATE: Final = frozenset({"private", "no-store"})
+
+
+def leak_in_head(
+    reply: Reply, id: str, scope: Scope, expected: Callable[[str], bool]
+) -> str | None:
+    """Return what is wrong with a head that holds *id*, without the id; None if nothing is.
+
+    *scope* reads URLs; *expected* says whether ids travel in a header, given in lower case.
+    """
+    for name, value in reply.headerlist:
+        if id not in value:
+            continue
+        kind = name.lower()
+        urls = _ADDRESSES.get(kind)
+        if urls is None:
+            if not expected(kind):
+                return f"in the header {name}"
+        elif any(id in url and scope.read(url) is None for url in urls(value)):
+            return f"to another origin, in the header {name}"
+    return None
+
+
+def is_publicly_cacheable(reply: Reply) -> bool:
+    """Whether the response invites caches to keep it for everybody."""
+    words = {
+        word.partition("=")[0].strip().lower()
+        for name, value in reply.headerlist
+        if name.lower() == "cache-control"
+        for word in value.split(",")
+    }
+    return not _PUBLIC.isdisjoint(words) and _PRIVATE.isdisjoint(words)
+
+
+class BodyWatch:
+    """A body passes through, and *leak* is called once if *id* is in it."""
+
+    def __init__(self, id: str, leak: Callable[[], None]) -> None:
+        self._id = id.encode()
+        self._leak: Callable[[], None] | None = leak
+        self._tail = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if self._leak is not None:
+            seen = self._tail + data
+            if self._id in seen:
+                self._leak()
+                self._leak = None
+            self._tail = seen[1 - len(self._id) :]
+        return data
+
+    def close(self) -> bytes:
+        return b""

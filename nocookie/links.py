@@ -1,0 +1,78 @@
+"""Which responses get ids on their links, and what else changes in their heads.
+
+How an id goes on a URL, and on which, is in `nocookie.rewriting`; here is when.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from nocookie.carriers import Reply, UrlCarrier
+from nocookie.ids import GRAMMAR
+from nocookie.redaction import taken
+from nocookie.rewriting import Scope
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["put_on_head", "scope_of", "strip_head"]
+
+_grammar: Final = re.compile(GRAMMAR, re.ASCII)
+
+#: The answers whose Location a browser follows (RFC 9110, 15.4). In a 201 it names a resource.
+_REDIRECTS: Final = frozenset({"301", "302", "303", "307", "308"})
+
+#: What RFC 3986 lets stand in a path.
+_PATH_SAFE: Final = "/!$&'()*+,;=:@~"
+
+
+def scope_of(environ: WSGIEnvironment, carrier: UrlCarrier, id: str, origin: str | None) -> Scope:
+    """Return where *id* may go in the response to this request."""
+    address = taken(environ)
+    scheme = environ.get("wsgi.url_scheme", "http")
+    host = environ.get("HTTP_HOST") or ":".join(
+        (environ.get("SERVER_NAME", ""), environ.get("SERVER_PORT", ""))
+    )
+    # WSGI paths are decoded bytes, written as latin-1 (PEP 3333).
+    path = quote((address.root + address.path).encode("latin-1", "replace"), safe=_PATH_SAFE)
+    query = "?" + address.query if address.query else ""
+    return Scope(
+        f"{scheme}://{host}{path or '/'}{query}",
+        carrier.where,
+        id,
+        grammar=_grammar,
+        mount=address.root,
+        origin=origin,
+    )
+
+
+def put_on_head(scope: Scope, reply: Reply) -> bool:
+    """Put the id on where the response sends the client; return whether it is there now."""
+    return _edit_head(reply, scope.location, scope.refresh, scope.id)
+
+
+def strip_head(scope: Scope, reply: Reply) -> None:
+    """Take an id that has ended from where the response sends the client."""
+    _edit_head(reply, scope.bare_url, scope.bare_url, scope.id)
+
+
+def _edit_head(
+    reply: Reply, location: Callable[[str], str], refresh: Callable[[str], str], id: str
+) -> bool:
+    followed = reply.status[:3] in _REDIRECTS
+    there = False
+    for at, (name, value) in enumerate(reply.headerlist):
+        kind = name.lower()
+        if kind == "location" and followed:
+            new = location(value)
+        elif kind == "refresh":
+            new = refresh(value)
+        else:
+            continue
+        if new != value:
+            reply.headerlist[at] = (name, new)
+        there = there or id in new
+    return there

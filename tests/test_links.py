@@ -1,0 +1,459 @@
+"""Ids on links: which responses get them, and where they never go."""
+
+import pytest
+from helpers import serve
+from webob import Request
+
+from nocookie import (
+    ConfigError,
+    Cookie,
+    Header,
+    PathParam,
+    PathSegment,
+    Query,
+    SessionMiddleware,
+    UnboundSessionError,
+    session,
+)
+from nocookie.stores.memory import MemoryStore
+
+SECRET = "a secret for tests, long enough"
+HOST = "app.example"
+
+
+class Site:
+    """An application that does what each request's header X-Do says, behind a middleware."""
+
+    def __init__(self, find_id, **options):
+        self.store = MemoryStore()
+        self.app = SessionMiddleware(
+            self.respond,
+            use_cookies=False,
+            find_id=find_id,
+            type=self.store,
+            secret=SECRET,
+            **options,
+        )
+
+    def respond(self, environ, start_response):
+        do = environ.get("test.do", "")
+        if "read" in do:
+            session.get("a")
+        if "save" in do:
+            session["a"] = 1
+            session.save()
+        if "rotate" in do:
+            session.regenerate_id()
+        if "end" in do:
+            session.delete()
+        headers = environ.get("test.headers", [("Content-Type", "text/plain")])
+        start_response(environ.get("test.status", "200 OK"), list(headers))
+        return [b"body"]
+
+    def get(self, path="/", do="", status="200 OK", headers=(), **environ):
+        request = Request.blank(path, host=HOST)
+        request.environ |= {"test.do": do, "test.status": status, "test.headers": list(headers)}
+        request.environ |= environ
+        return serve(self.app, environ=request.environ)
+
+    def redirect(self, to, path="/shop/list?p=1", do="save", status="302 Found", **more):
+        return self.get(path, do, status, [("Location", to)], **more).header("Location")
+
+
+@pytest.fixture
+def new_id(monkeypatch):
+    """The next new id, known beforehand."""
+    from nocookie.ids import SignedIds
+
+    id = SignedIds((SECRET,)).new()
+    monkeypatch.setattr(SignedIds, "new", lambda self: id)
+    return id
+
+
+@pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
+@pytest.mark.parametrize(
+    ("carrier", "to", "expected"),
+    [
+        (Query(), "/x", "/x?sid=S"),
+        (Query(), "x?a=1#f", "x?a=1&sid=S#f"),
+        (Query(), f"http://{HOST}/x", f"http://{HOST}/x?sid=S"),
+        (PathSegment(), "/x", "/~S/x"),
+        (PathParam(), "/x", "/x;sid=S"),
+    ],
+)
+def test_a_redirect_carries_a_new_id(new_id, carrier, to, expected, status):
+    found = Site(carrier).redirect(to, status=status)
+    assert found.replace(new_id, "S") == expected
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example/",
+        f"https://{HOST}/x",  # the page is http
+        f"http://{HOST}:8080/x",
+        f"http://user@{HOST}/x",
+        "mailto:a@b.example",
+        "javascript:x()",
+        "http://[",
+    ],
+)
+@pytest.mark.parametrize("carrier", [Query(), PathSegment(), PathParam()])
+def test_another_origin_gets_nothing(new_id, carrier, to):
+    assert Site(carrier).redirect(to) == to
+
+
+def test_a_location_that_names_a_resource_is_left_alone(new_id):
+    assert Site(Query()).redirect("/items/7", status="201 Created") == "/items/7"
+
+
+@pytest.mark.parametrize("name", ["Content-Location", "Link", "Alt-Svc", "X-Next"])
+def test_other_headers_are_left_alone(new_id, name):
+    answer = Site(Query()).get("/", "save", "302 Found", [(name, "/x")])
+    assert answer.header(name) == "/x"
+
+
+def test_a_refresh_carries_the_id(new_id):
+    answer = Site(Query()).get("/", "save", headers=[("Refresh", "5; url=/x")])
+    assert answer.header("Refresh") == f"5; url=/x?sid={new_id}"
+
+
+def test_what_is_not_written_into_the_response_is_announced(new_id):
+    site = Site(Query())
+    assert site.get("/", "save").id == new_id
+    site = Site(Query())
+    assert site.get("/", "save", "302 Found", [("Location", "//evil.example/")]).id == new_id
+    site = Site(Query())
+    assert site.get("/", "save", "302 Found", [("Location", "/x")]).id is None, "it is there"
+
+
+def test_off_is_off(new_id):
+    site = Site(Query(), rewrite="off")
+    answer = site.get("/", "save", "302 Found", [("Location", "/x")])
+    assert (answer.header("Location"), answer.id) == ("/x", new_id)
+
+
+@pytest.mark.parametrize("do", ["", "read", "save"])
+@pytest.mark.parametrize("carrier", [Query(), PathSegment(), PathParam()])
+def test_an_id_from_the_url_stays_on_the_way(new_id, carrier, do):
+    """Also where the handler never asks for the session."""
+    site = Site(carrier)
+    address = site.redirect("/shop/list")
+    again = site.get(address, do, "302 Found", [("Location", "/next")])
+    assert again.header("Location") == address.replace("/shop/list", "/next")
+    assert again.header("Cache-Control") == "no-store"
+    assert again.header("Referrer-Policy") == "same-origin"
+    assert again.id is None
+
+
+def test_a_page_that_nobody_asked_anything_of_costs_no_trip(new_id):
+    site = Site(Query())
+    address = site.redirect("/")
+    site.store.load = None
+    assert site.get(address, "", "302 Found", [("Location", "/x")]).header("Location")
+
+
+@pytest.mark.parametrize("carrier", [Header(), Cookie("sid")])
+def test_an_id_that_came_otherwise_stays_off_links(new_id, carrier):
+    site = Site([carrier, Query()])
+    first = site.get("/", "save")
+    sent = {"HTTP_X_SESSION_ID": new_id, "HTTP_COOKIE": f"sid={new_id}"}
+    assert first.id == new_id or first.header("Set-Cookie")
+    assert site.redirect("/x", do="read", **sent) == "/x"
+    assert site.redirect("/x", do="", **sent) == "/x"
+
+
+def test_a_new_id_takes_the_first_way_that_is_open(new_id):
+    answer = Site([Header(), Query()]).get("/", "save", "302 Found", [("Location", "/x")])
+    assert (answer.header("Location"), answer.id) == ("/x", new_id)
+    answer = Site([Query(), Header()]).get("/", "save", "302 Found", [("Location", "/x")])
+    assert (answer.header("Location"), answer.id) == (f"/x?sid={new_id}", None)
+
+
+@pytest.mark.parametrize("carrier", [Query(), PathSegment(), PathParam()])
+def test_a_rotation_goes_on_the_links(carrier):
+    site = Site(carrier)
+    before = site.redirect("/x")
+    after = site.redirect("/x", path=before, do="rotate")
+    assert before != after
+    assert site.get(after, "read").status == "200 OK"
+    assert site.redirect("/x", path=after, do="read") == after
+
+
+def test_an_ended_session_leaves_no_id_behind(new_id):
+    site = Site(Query())
+    page = site.redirect("/")
+    assert site.redirect(f"/bye?sid={new_id}&a=1", path=page, do="end") == "/bye?a=1"
+
+
+@pytest.mark.parametrize("text", ["A" * 43, "short", "", "S S", "<script>"])
+def test_an_id_that_is_not_ours_is_not_passed_on(text):
+    site = Site(Query())
+    answer = site.get(f"/?sid={text}", "", "302 Found", [("Location", "/x")])
+    assert answer.header("Location") == "/x"
+    assert answer.header("Referrer-Policy") == "same-origin"
+
+
+def test_nothing_happens_without_a_session():
+    answer = Site(Query()).get("/", "", "302 Found", [("Location", "/x")])
+    assert answer.headers == [("Location", "/x")]
+
+
+@pytest.mark.parametrize("carrier", [Query(), PathSegment(), PathParam()])
+def test_the_mount_is_the_limit(new_id, carrier):
+    for to, inside in (("/app/x", True), ("/app", True), ("/application", False), ("/", False)):
+        found = Site(carrier).redirect(to, path="/page", SCRIPT_NAME="/app")
+        if carrier.place_in_url != "param:sid" or to != "/app":
+            assert (new_id in found) is inside
+
+
+def test_the_origin_can_be_pinned(new_id):
+    for to, expected in (
+        ("https://shop.example/x", f"https://shop.example/x?sid={new_id}"),
+        (f"http://{HOST}/x", f"http://{HOST}/x"),
+        ("/x", f"/x?sid={new_id}"),
+    ):
+        assert Site(Query(), origin="https://shop.example").redirect(to) == expected
+
+
+def test_a_host_header_of_the_clients_own_gets_nothing_where_the_origin_is_pinned(new_id):
+    site = Site(Query(), origin="https://shop.example")
+    assert site.redirect("http://evil.example/x", HTTP_HOST="evil.example") == (
+        "http://evil.example/x"
+    )
+
+
+@pytest.mark.parametrize("rewrite", ["location", "html"])
+@pytest.mark.parametrize("find_id", [Header(), "bearer", lambda request: None])
+def test_rewriting_needs_a_carrier_in_the_url(rewrite, find_id):
+    with pytest.raises(ConfigError, match="query:sid"):
+        SessionMiddleware(None, use_cookies=False, find_id=find_id, rewrite=rewrite)
+
+
+# -- session.url and session.bare_url
+
+
+def ask(find_id, question, path="/page", do="save", **options):
+    """What *question* gives inside a request."""
+    found = []
+
+    def app(environ, start_response):
+        if do == "save":
+            session["a"] = 1
+            session.save()
+        elif do == "set":
+            session["a"] = 1
+        found.append(question())
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b""]
+
+    middleware = SessionMiddleware(
+        app, use_cookies=False, find_id=find_id, type=MemoryStore(), secret=SECRET, **options
+    )
+    answer = serve(middleware, path=path)
+    return found[0], answer
+
+
+@pytest.mark.parametrize(
+    ("carrier", "expected"),
+    [(Query(), "/x?sid=S"), (PathSegment(), "/~S/x"), (PathParam(), "/x;sid=S")],
+)
+def test_url_puts_the_id_on(new_id, carrier, expected):
+    found, _ = ask(carrier, lambda: session.url("/x"))
+    assert found.replace(new_id, "S") == expected
+    assert ask(carrier, lambda: session.url("//evil.example/"))[0] == "//evil.example/"
+    assert ask(carrier, lambda: session.bare_url(session.url("/x?a=1#f")))[0] == "/x?a=1#f"
+
+
+def test_url_leaves_alone_what_needs_no_id(new_id):
+    for find_id in (Header(), [Header(), Query()], "bearer"):
+        assert ask(find_id, lambda: session.url("/x"))[0] == "/x"
+    assert ask(Query(), lambda: session.url("/x"), do="")[0] == "/x", "nothing is stored"
+    assert ask(Query(), lambda: session.url("/x"), do="set")[0] == "/x", "nor will it be"
+    assert ask(Query(), lambda: session.url("/x"), do="set", auto=True)[0] == f"/x?sid={new_id}"
+
+
+def test_bare_url_works_without_a_session():
+    id = "A" * 43
+    assert ask([PathSegment(), Query()], lambda: session.bare_url(f"/~{id}/x?sid=1&a=2"), do="")[
+        0
+    ] == ("/x?a=2")
+    assert ask(Header(), lambda: session.bare_url(f"/x?sid={id}"), do="")[0] == f"/x?sid={id}"
+
+
+def test_url_needs_a_request():
+    kept = []
+    ask(Query(), lambda: kept.append(session._get_current_obj()))
+    with pytest.raises(UnboundSessionError):
+        kept[0].url("/x")
+    with pytest.raises(UnboundSessionError):
+        kept[0].bare_url("/x")
+
+
+# -- frameworks, whose own generators carry a path segment
+
+
+def test_flask_carries_the_segment_by_itself(new_id):
+    flask = pytest.importorskip("flask")
+    site = flask.Flask("site")
+
+    @site.get("/")
+    def home():
+        session["visits"] = session.get("visits", 0) + 1
+        session.save()
+        return flask.redirect(flask.url_for("page", n=session["visits"]))
+
+    @site.get("/page/<int:n>")
+    def page(n):
+        return f"{session['visits']} {flask.url_for('home')}"
+
+    app = SessionMiddleware(
+        site, use_cookies=False, find_id="path:~", rewrite="off", type=MemoryStore()
+    )
+    first = serve(app, path="/")
+    assert first.id == new_id or first.id
+    root = f"/~{first.id}"
+    second = serve(app, path=f"{root}/")
+    assert second.header("Location") == f"{root}/page/2"
+    assert serve(app, path=second.header("Location")).body == f"2 {root}/".encode()
+
+
+def test_pyramid_carries_the_segment_by_itself():
+    config_module = pytest.importorskip("pyramid.config")
+    response = pytest.importorskip("pyramid.response")
+    config = config_module.Configurator()
+    config.add_route("home", "/")
+    config.add_route("page", "/page/{n}")
+
+    def home(request):
+        session["visits"] = session.get("visits", 0) + 1
+        session.save()
+        return response.Response(request.route_path("page", n=session["visits"]))
+
+    def page(request):
+        return response.Response(f"{session['visits']} {request.route_path('home')}")
+
+    config.add_view(home, route_name="home")
+    config.add_view(page, route_name="page")
+    app = SessionMiddleware(
+        config.make_wsgi_app(),
+        use_cookies=False,
+        find_id="path:~",
+        rewrite="off",
+        type=MemoryStore(),
+    )
+    root = f"/~{serve(app, path='/').id}"
+    assert serve(app, path=f"{root}/").body == f"{root}/page/2".encode()
+    assert serve(app, path=f"{root}/page/2").body == f"2 {root}/".encode()
+
+
+# -- the leak guard
+
+
+def guarded(find_id, headers, body=b"", do="save", guard="log", expect_error=None):
+    """An application that puts its id where it should not: `S` in a header or the body."""
+
+    def app(environ, start_response):
+        if do == "save":
+            session["a"] = 1
+            session.save()
+        id = session.id if do else "S" * 42 + "A"
+        start_response("200 OK", [(name, value.replace("S!", id)) for name, value in headers])
+        return [part.replace(b"S!", id.encode()) for part in ([body] if body else [])]
+
+    middleware = SessionMiddleware(
+        app, use_cookies=False, find_id=find_id, type=MemoryStore(), leak_guard=guard
+    )
+    return serve(middleware, environ=Request.blank("/shop/list", host=HOST).environ)
+
+
+def leaks(caplog):
+    return [record.detail for record in caplog.records if record.event == "leak"]
+
+
+LEAKS = {
+    "another origin": [("Location", "https://evil.example/?sid=S!")],
+    "the same host without TLS's other side": [("Location", f"https://{HOST}/?sid=S!")],
+    "a backslash": [("Location", "/\\evil.example/S!")],
+    "inside a foreign query": [("Location", f"https://evil.example/?back=//{HOST}/?sid=S!")],
+    "a link": [("Link", "</a>; rel=next, <https://evil.example/S!>; rel=prefetch")],
+    "a refresh": [("Refresh", "5; url=https://evil.example/S!")],
+    "a content location": [("Content-Location", "//evil.example/S!")],
+    "an etag": [("ETag", '"S!"')],
+    "a debugging header": [("Server-Timing", "app;desc=S!")],
+}
+
+
+@pytest.mark.parametrize("case", LEAKS)
+@pytest.mark.parametrize("find_id", [Query(), Header(), lambda request: None])
+def test_a_leak_in_a_header_is_an_event_without_the_id(caplog, find_id, case):
+    answer = guarded(find_id, LEAKS[case])
+    (found,) = leaks(caplog)
+    assert LEAKS[case][0][0] in found
+    assert answer.status == "200 OK"
+    ids = [part for _, value in answer.headers for part in value.split("S!")]
+    assert not any(id in caplog.text for id in ids if len(id) == 43)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Location", "/x?sid=S!")],
+        [("Location", f"http://{HOST}/x?sid=S!")],
+        [("Link", "</x?sid=S!>; rel=next")],
+        [("X-Session-Id", "S!")],
+        [("Location", "https://evil.example/")],
+        [("Content-Type", "text/plain")],
+    ],
+)
+def test_an_id_where_it_belongs_is_no_leak(caplog, headers):
+    guarded(Query(), headers)
+    assert leaks(caplog) == []
+
+
+def test_an_application_that_propagates_by_hand_has_headers_of_its_own(caplog):
+    guarded(lambda request: None, [("X-My-Session", "S!")])
+    assert leaks(caplog) == []
+
+
+@pytest.mark.parametrize("policy", ["public, max-age=60", "S-MaxAge=60", "max-age=1,Public"])
+def test_a_body_for_public_caches_must_not_hold_an_id(caplog, policy):
+    app_id = []
+
+    def app(environ, start_response):
+        session["a"] = session.get("a", 0) + 1
+        session.save()
+        app_id.append(session.id)
+        start_response("200 OK", [("Cache-Control", policy)])
+        if environ["PATH_INFO"] == "/stream":
+            return iter([b"id=" + session.id[:20].encode(), session.id[20:].encode() + b";"])
+        return [b"id=" + session.id.encode() + b";"]
+
+    middleware = SessionMiddleware(app, use_cookies=False, type=MemoryStore())
+    serve(middleware)
+    assert leaks(caplog) == [], "it goes out with the id, and so with no-store"
+    for path in ("/", "/stream"):
+        caplog.clear()
+        body = serve(middleware, app_id[0], path).body
+        assert body == b"id=" + app_id[0].encode() + b";"
+        assert leaks(caplog) == ["into a body that public caches keep"]
+
+
+def test_a_guard_that_raises_lets_nothing_out():
+    from nocookie import IdLeak
+
+    with pytest.raises(IdLeak, match="Location") as caught:
+        guarded(Query(), LEAKS["another origin"], guard="raise")
+    assert not [word for word in str(caught.value).split() if len(word) > 40]
+
+
+def test_a_guard_that_is_off_says_nothing(caplog):
+    guarded(Query(), LEAKS["another origin"], guard="off")
+    assert leaks(caplog) == []
+
+
+def test_what_is_no_live_id_is_no_leak(caplog):
+    guarded(Query(), LEAKS["another origin"], do="")
+    assert leaks(caplog) == []
