@@ -170,6 +170,8 @@ class SqlAlchemyStore:
         self._clock = clock
         self._last_sweep = clock()
         self._closing = threading.Lock()
+        # An application's pool is not ours to empty.
+        self._gate = _Gate() if self._ours and self._engine.dialect.name == "sqlite" else None
         _living.add(self)
 
     # -- the contract ---------------------------------------------------------------------------
@@ -315,19 +317,26 @@ class SqlAlchemyStore:
             call.pause()
 
     def _call(self) -> _Call:
-        return _Call(self._engine, self._table, self._sql, self._create_table, self._deadline)
+        return _Call(self, self._deadline)
 
     # -- forks ----------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
-        # SQLite counts a process's locks in memory; a child that inherits the count, but not the
-        # locks, would read what nobody protects.
-        if self._ours and self._engine.dialect.name == "sqlite":
+        # SQLite keeps count of a process's locks in memory; a child that inherits the count, but
+        # not the locks, may wait for one for ever, or read what nobody protects.
+        if self._gate is not None:
+            self._gate.shut(time.monotonic() + self._deadline)
             self._engine.dispose()
 
+    def _after_fork_in_parent(self) -> None:
+        if self._gate is not None:
+            self._gate.open()
+
     def _after_fork_in_child(self) -> None:
-        # Not even collected: some drivers say goodbye then, on the parent's socket.
         self._closing = threading.Lock()
+        if self._gate is not None:
+            self._gate = _Gate()
+        # Not even collected: some drivers say goodbye then, on the parent's socket.
         _inherited.append(self._engine.pool)
         self._engine.dispose(close=False)
 
@@ -552,18 +561,12 @@ def _text(sql: str) -> Any:
 class _Call:
     """One call of the store: at most one connection, and a moment by which all is over."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        table: Table,
-        sql: _Statements,
-        create_table: bool,
-        deadline: float,
-    ) -> None:
-        self._engine = engine
-        self._table = table
-        self._sql = sql
-        self._create_table = create_table
+    def __init__(self, store: SqlAlchemyStore, deadline: float) -> None:
+        self._engine = store._engine
+        self._table = store._table
+        self._sql = store._sql
+        self._create_table = store._create_table
+        self._gate = store._gate
         self.until = time.monotonic() + deadline
         #: Set by the watchdog.
         self.late = False
@@ -575,6 +578,8 @@ class _Call:
         self._outer: _Call | None = None
 
     def __enter__(self) -> _Call:
+        if self._gate is not None:
+            self._gate.enter(self.until)
         self._outer = getattr(_here, "call", None)
         _here.call = self
         return self
@@ -586,7 +591,11 @@ class _Call:
         traceback: TracebackType | None,
     ) -> None:
         _here.call = self._outer
-        self._release()
+        try:
+            self._release()
+        finally:
+            if self._gate is not None:
+                self._gate.leave()
 
     def execute(
         self,
@@ -775,6 +784,37 @@ class _Call:
                         one.shutdown(socket.SHUT_RDWR)
                     except OSError:
                         pass  # the other side was quicker
+
+
+class _Gate:
+    """Lets calls through, and is shut for a fork when none is under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._shut = False
+        self._inside = 0
+
+    def enter(self, until: float) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._shut, until - time.monotonic()):
+                raise StoreTimeout("the database store: a fork took too long")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def shut(self, until: float) -> None:
+        """Wait until no call is under way, but not for ever: the fork comes all the same."""
+        with self._changed:
+            self._shut = True
+            self._changed.wait_for(lambda: not self._inside, until - time.monotonic())
+
+    def open(self) -> None:
+        with self._changed:
+            self._shut = False
+            self._changed.notify_all()
 
 
 class _Watchdog:
@@ -969,17 +1009,33 @@ _living: weakref.WeakSet[SqlAlchemyStore] = weakref.WeakSet()
 _inherited: list[Any] = []
 
 
+#: One fork at a time: a second one would open the gates that the first has shut.
+_forking = threading.RLock()
+
+
 def _before_fork() -> None:
+    _forking.acquire()
     for store in list(_living):
         store._before_fork()
 
 
+def _after_fork_in_parent() -> None:
+    for store in list(_living):
+        store._after_fork_in_parent()
+    _forking.release()
+
+
 def _after_fork_in_child() -> None:
-    global _watchdog
+    global _forking, _watchdog
+    _forking = threading.RLock()
     _watchdog = _Watchdog()
     for store in list(_living):
         store._after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sqlalchemy import MetaData, create_engine, event
@@ -308,6 +309,21 @@ def test_eight_processes_may_make_the_table_at_once(python, url, store, sql):
         assert process.stdout.readline() == "done\n"
     assert sorted(store.keys()) == [key(n) for n in range(8)]
     assert len(sql("SELECT 1 FROM sqlite_master WHERE name LIKE 'ix_%'")) == 1
+
+
+@pytest.mark.parametrize(
+    ("dialect", "quote"), [(postgresql.dialect(), "BYTEA"), (mysql.dialect(), "LONGBLOB")]
+)
+def test_the_page_shows_the_table_as_it_is(dialect, quote):
+    page = Path(__file__).parents[2] / "docs" / "stores" / "sqlalchemy.md"
+    if not page.exists():
+        pytest.skip("the pages are not beside these tests")
+    shown = page.read_text("utf-8").split("```sql\n")[1:]
+    [shown] = [block.partition("```")[0] for block in shown if quote in block]
+    made = table(MetaData())
+    parts = [CreateTable(made), *map(CreateIndex, made.indexes)]
+    said = " ".join(f"{str(part.compile(dialect=dialect)).strip()};" for part in parts)
+    assert said.split() == shown.split()
 
 
 # -- statements ----------------------------------------------------------------------------------
@@ -629,6 +645,40 @@ def test_forked_workers_have_connections_of_their_own(store, fork):
         assert fields(store, 0)["mine"] == b"0"
     assert [child.wait() for child in children] == [0] * 4
     assert [fields(store, n)["turn"] for n in range(4)] == [b"49"] * 4
+
+
+def test_a_fork_while_threads_write_leaves_the_child_no_lock_of_theirs(store, fork):
+    """F27. SQLite keeps count of its locks in memory, and a fork copies the count."""
+    for number in range(4):
+        store.create(key(number), record(large=b"x" * 100_000), 600)
+    done, failed = threading.Event(), []
+
+    def work(number):
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            try:
+                store.save(key(number), Delta({"turn": b"%d" % turn}), 600)
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def child():
+        store.save(key(3), Delta({"child": b"1"}), 600)
+        assert fields(store, 3)["child"] == b"1"
+        store.close()
+
+    try:
+        for _ in range(30):
+            assert fork(child).wait() == 0
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
 
 
 WRITER = """
