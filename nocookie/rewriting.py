@@ -26,7 +26,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote, unquote, unquote_plus
 
-__all__ = ["Edits", "InParameter", "InQuery", "InSegment", "Place", "Scope", "edited"]
+__all__ = [
+    "Base",
+    "Edits",
+    "InParameter",
+    "InQuery",
+    "InSegment",
+    "Place",
+    "Reference",
+    "Scope",
+    "Segment",
+    "edited",
+]
 
 #: What changes in a text: (from, to, what stands there instead), in order, without overlap.
 Edits = list[tuple[int, int, str]]
