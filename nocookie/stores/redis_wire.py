@@ -512,6 +512,7 @@ class Cluster:
         self._nodes = dict(self._seeds)
         self._slots: list[Node | None] = [None] * SLOTS
         self._doubtful = True
+        self._failed: Node | None = None
         self._asking = threading.Lock()
 
     def call(self, key: bytes, command: Command, until: float, again: bool) -> Any:
@@ -529,11 +530,11 @@ class Cluster:
             try:
                 reply = node.ask(commands, until, again)[-1]
             except StoreError as error:
-                self._doubtful = True
+                self._doubtful, self._failed = True, node
                 if isinstance(error, StoreTimeout) or not (again or isinstance(error, Undone)):
                     raise
                 # It is down: another may have its slots by now.
-                self._ask_for_slots(until, seen, last=node)
+                self._ask_for_slots(until, seen)
                 if self._slots[slot] is node:
                     self._doubtful = True
                     raise
@@ -580,9 +581,9 @@ class Cluster:
         until: float,
         seen: list[Node | None],
         first: Node | None = None,
-        last: Node | None = None,
     ) -> None:
-        """Get a newer map than *seen*: from *first* if it answers, from *last* if no other does."""
+        """Get a newer map than *seen*: from *first* if it answers, and from the node that failed
+        last only if no other does."""
         if not self._asking.acquire(timeout=max(0.0, until - time.monotonic())):
             raise _timeout(sent=False)
         try:
@@ -590,7 +591,7 @@ class Cluster:
                 return  # another thread has asked meanwhile
             nodes = list(self._nodes.values())
             random.shuffle(nodes)
-            nodes.sort(key=lambda node: (node is last) - (node is first))
+            nodes.sort(key=lambda node: (node is self._failed) - (node is first))
             for node in nodes:
                 # Half of what is left, so that one that hangs leaves time for the next.
                 now = time.monotonic()

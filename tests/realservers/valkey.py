@@ -88,6 +88,7 @@ class ValkeyCluster:
                 cluster_enabled="yes",
                 cluster_node_timeout=NODE_TIMEOUT,
                 cluster_replica_validity_factor=0,
+                cluster_require_full_coverage="no",
                 cluster_port=free_port(),
             )
             self.nodes.append(node)

@@ -166,6 +166,67 @@ def postgres_url(postgres, postgres_database):
     return postgres.url(postgres_database)
 
 
+# -- Valkey
+
+
+@pytest.fixture(scope="session")
+def valkey_alone(tmp_path_factory):
+    from realservers.valkey import Valkey
+
+    folder = tmp_path_factory.mktemp("valkey")
+    server = Valkey(folder, unixsocket=folder / "socket")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(valkey_alone):
+    """A server that is empty."""
+    valkey_alone.ask("FLUSHALL")
+    return valkey_alone
+
+
+@pytest.fixture
+def own_valkey(tmp_path):
+    """`own_valkey(**options)` starts a server that a test may stop, freeze or fill."""
+    from realservers.valkey import Valkey
+
+    started = []
+
+    def start(**options):
+        folder = tmp_path / f"valkey{len(started)}"
+        folder.mkdir()
+        server = Valkey(folder, **options)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster_of_six(tmp_path_factory):
+    from realservers.valkey import ValkeyCluster
+
+    cluster = ValkeyCluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def valkey_cluster(valkey_cluster_of_six):
+    """Three primaries with a replica each, all of them empty."""
+    for node in valkey_cluster_of_six.primaries():
+        node.ask("FLUSHALL")
+    return valkey_cluster_of_six
+
+
 # -- memcached
 
 
@@ -238,64 +299,3 @@ def valkey_that_writes(valkey_of_places):
     valkey_of_places.thaw()
     valkey_of_places.ask("FLUSHALL")
     return valkey_of_places
-
-
-# -- Valkey
-
-
-@pytest.fixture(scope="session")
-def valkey_alone(tmp_path_factory):
-    from realservers.valkey import Valkey
-
-    folder = tmp_path_factory.mktemp("valkey")
-    server = Valkey(folder, unixsocket=folder / "socket")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def valkey(valkey_alone):
-    """A server that is empty."""
-    valkey_alone.ask("FLUSHALL")
-    return valkey_alone
-
-
-@pytest.fixture
-def own_valkey(tmp_path):
-    """`own_valkey(**options)` starts a server that a test may stop, freeze or fill."""
-    from realservers.valkey import Valkey
-
-    started = []
-
-    def start(**options):
-        folder = tmp_path / f"valkey{len(started)}"
-        folder.mkdir()
-        server = Valkey(folder, **options)
-        started.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in started:
-        server.kill()
-
-
-@pytest.fixture(scope="session")
-def valkey_cluster_of_six(tmp_path_factory):
-    from realservers.valkey import ValkeyCluster
-
-    cluster = ValkeyCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
-def valkey_cluster(valkey_cluster_of_six):
-    """Three primaries with a replica each, all of them empty."""
-    for node in valkey_cluster_of_six.primaries():
-        node.ask("FLUSHALL")
-    return valkey_cluster_of_six
