@@ -164,7 +164,7 @@ def _purge(store: Purgeable, max_time: float, quiet: bool) -> None:
     begun = time.monotonic()
     batches: list[Batch] = []
     try:
-        with _progress(store, quiet) as progress, _stoppable() as stopped:
+        with _stoppable() as stopped, _progress(store, quiet) as progress:
             for batch in in_batches(store):
                 batches.append(batch)
                 progress(batch.removed)

@@ -15,9 +15,9 @@ from nocookie.stores.base import Purgeable
 
 __all__ = ["Batch", "in_batches"]
 
-#: Seconds that a batch should take. No lock should be held longer than 50 ms: this leaves room for
-#: a batch that takes twice as long as the one before let expect.
-AIM: Final = 0.02
+#: Seconds that a batch should take. No lock should be held longer than 50 ms, and a batch may well
+#: take three times what the one before let expect. Longer ones remove no more in all.
+AIM: Final = 0.01
 #: Records in the first batch: little enough for a slow disk that has nothing in its cache yet.
 FIRST: Final = 50
 #: However slow it is, some go: a store that makes every call wait would else never be done.
