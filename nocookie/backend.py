@@ -12,6 +12,7 @@ from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, Rand
 from nocookie.sealing import Sealer
 from nocookie.stores import open_store
 from nocookie.stores.base import Missing, Record, Renewing, Store
+from nocookie.tokens import Nowhere, Tokens
 
 __all__ = ["Backend", "Presented"]
 
@@ -40,12 +41,19 @@ class Backend:
         self.codec = PickleCodec() if settings["data_serializer"] == "pickle" else JsonCodec()
         self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else None
         self.ids: IdScheme
-        if not settings["strict"]:
-            self.ids = GatewayIds(settings["id_key"])
-        else:
-            self.ids = SignedIds(secrets) if secrets else RandomIds()
+        #: What seals whole sessions, where the client keeps them: `type = cookie`.
+        self.tokens: Tokens | None = None
         type = settings["type"] or ("file" if settings["data_dir"] else "memory")
-        self.store: Store = open_store(type, settings) if isinstance(type, str) else type
+        if type == "cookie":
+            self.tokens = self.ids = Tokens(settings["encrypt_key"] or secrets)
+            self.sealer = None  # a token is sealed as a whole
+            self.store: Store = Nowhere()
+        else:
+            if not settings["strict"]:
+                self.ids = GatewayIds(settings["id_key"])
+            else:
+                self.ids = SignedIds(secrets) if secrets else RandomIds()
+            self.store = open_store(type, settings) if isinstance(type, str) else type
         #: How a request reads a record: with the touch that is due, where one trip can do both.
         self.load: Callable[[str], Record | Missing] = self.store.load
         if isinstance(self.store, Renewing):

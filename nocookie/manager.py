@@ -32,6 +32,7 @@ from nocookie.links import put_on_head, scope_of, strip_head
 from nocookie.options import resolve
 from nocookie.redaction import ids_taken
 from nocookie.rewriting import Scope
+from nocookie.sealed import SealedSession
 from nocookie.sessions import Session, SessionObject
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class SessionManager:
         self._readers = [(carrier, _reader(carrier)) for carrier in self.carriers]
         self.id_header: str | None = settings["id_header"]
         self.backend = Backend(settings)
+        self.session_class: type[Session] = Session
+        if self.backend.tokens is not None:
+            self.session_class = SealedSession
         self._key = self.backend.ids.key
         self._auto = self.backend.auto
         for secret in settings["secret"] or ():
@@ -78,6 +82,10 @@ class SessionManager:
             )
         self.prepares = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
+        if self._in_url and self.backend.tokens is not None:
+            raise ConfigError(
+                "type = cookie goes with no URL carrier: the whole session would be in the address"
+            )
         if self._in_url and self.backend.ids.adopts:
             raise ConfigError(
                 "strict = False goes with no URL carrier: anybody could send out links with an id "
@@ -159,7 +167,7 @@ class SessionManager:
             if real._ended:
                 brought_by.forget(reply)
             elif getattr(brought_by, "renews", False) and real._is_due():
-                brought_by.place(real.id, reply)
+                brought_by.place(real._carried, reply)
         if not self.in_url:
             if tell:
                 _keep_in(reply, False)
@@ -249,7 +257,7 @@ class SessionManager:
         if not self._placed(session, reply):
             if self.id_header is None:
                 return
-            reply.announce(self.id_header, session.id)
+            reply.announce(self.id_header, session._carried)
         text = "".join([part for pair in reply.headerlist for part in pair])
         # What would end a header and begin another (RFC 9110, section 5.5).
         if "\r" in text or "\n" in text or "\0" in text:
@@ -262,7 +270,7 @@ class SessionManager:
             if isinstance(carrier, UrlCarrier):
                 if self._put(carrier, session.id, reply):
                     return True
-            elif carrier.place(session.id, reply):
+            elif carrier.place(session._carried, reply):
                 return True
         return False
 

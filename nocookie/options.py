@@ -252,8 +252,9 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _optional(_store),
             None,
             "The store: `memory`, `file`, `sqlalchemy`, `redis`, `memcached`, the name of an entry "
-            "point in the group `nocookie.stores`, or a store object. Without it `file` if "
-            "there is a `data_dir`, else `memory`.",
+            "point in the group `nocookie.stores`, or a store object; `cookie`, which keeps "
+            "sessions with their clients (needs `secret` and `nocookie[crypto]`). Without it "
+            "`file` if there is a `data_dir`, else `memory`.",
         ),
         Option(
             "url",
@@ -462,6 +463,11 @@ def _agree(settings: Mapping[str, Any]) -> None:
             "data_serializer = pickle needs a secret: unpickling runs what the bytes say, so they "
             "must be known to be ours"
         )
+    if settings["type"] == "cookie":
+        if not settings["secret"]:
+            raise ConfigError("type = cookie needs a secret: the client keeps the whole session")
+        if not settings["strict"]:
+            raise ConfigError("type = cookie and strict = False exclude one another")
     if settings["encrypt_key"] and not settings["secret"]:
         raise ConfigError("encrypt_key needs a secret too: it binds a record to its id")
     if not settings["strict"] and not settings["id_key"]:

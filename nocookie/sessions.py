@@ -150,6 +150,10 @@ class Session(MutableMapping[str, Any]):
                 f"{', '.join(sorted(options))} cannot be given for one session; "
                 "set it where the middleware is made"
             )
+        if backend.tokens is not None:
+            raise ConfigError(
+                "a session of type = cookie goes out with a response: it needs SessionMiddleware"
+            )
         self._backend = backend
         self._presented, self._reason = backend.presented(id)
 
@@ -170,6 +174,11 @@ class Session(MutableMapping[str, Any]):
         if self._id is None:
             self._id = self._backend.ids.new()
         return self._id
+
+    @property
+    def _carried(self) -> str:
+        """What the client has to bring with its next request."""
+        return self.id
 
     @property
     def is_new(self) -> bool:
@@ -373,7 +382,7 @@ class Session(MutableMapping[str, Any]):
 
     def get_by_id(self, id: str) -> Session | None:
         """Return the session with another *id*, or None if the store does not know it."""
-        other = Session._of(self._backend, *self._backend.presented(id))
+        other = type(self)._of(self._backend, *self._backend.presented(id))
         return None if other.is_new else other
 
     def incr(self, key: str, by: float = 1) -> Any:
@@ -807,6 +816,7 @@ class Opener(Protocol):
     """What a session object needs of the manager that opens it."""
 
     backend: Backend
+    session_class: type[Session]
 
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]: ...
     def scope(self, session: SessionObject) -> Scope | None: ...
@@ -862,7 +872,7 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
             if self._environ is None:
                 raise UnboundSessionError("the request of this session is over")
             manager = self._manager
-            session = self._sess = _new(Session)
+            session = self._sess = _new(manager.session_class)
             session._backend = manager.backend
             session._presented, session._reason = manager.find(self._environ)
         return session
@@ -884,7 +894,7 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         and not the session that was in this place before.
         """
         backend = self._manager.backend
-        self._sess = Session._of(backend, *backend.presented(id))
+        self._sess = self._manager.session_class._of(backend, *backend.presented(id))
 
     def url(self, url: str) -> str:
         """Return *url* with the id on it, if the client needs that and the URL may have it.
