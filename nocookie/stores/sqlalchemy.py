@@ -27,7 +27,7 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,8 +94,6 @@ MYSQL_RETRY: Final = frozenset({1205, 1213})
 MYSQL_TOO_LONG: Final = frozenset({1969, 3024})
 MYSQL_NO_TABLE: Final = 1146
 MYSQL_EXISTS: Final = frozenset({1050, 1061})
-
-_NOTHING: Final = Delta()
 
 
 def table(
@@ -177,14 +175,8 @@ class SqlAlchemyStore:
     # -- the contract ---------------------------------------------------------------------------
 
     def load(self, key: str) -> Record | Missing:
-        try:
-            with self._call() as call:
-                rows, _ = call.execute(self._sql.load, {"old": bytes.fromhex(key)}, again=True)
-            if not rows:
-                return Missing.UNKNOWN
-            return _record(rows[0], self._clock())
-        except (ValueError, TypeError, OverflowError):
-            return Missing.CORRUPTED
+        with self._call() as call:
+            return self._look(call, bytes.fromhex(key), self._clock(), again=True)
 
     def create(self, key: str, record: Record, ttl: float) -> None:
         now = self._clock()
@@ -298,11 +290,7 @@ class SqlAlchemyStore:
                 if call.execute(statement, {**values, **new})[1]:
                     return
             # It is gone, or has another version, or its journal is full: look.
-            try:
-                rows, _ = call.execute(self._sql.load, {"old": values["old"]})
-                record = _record(rows[0], now) if rows else Missing.UNKNOWN
-            except (ValueError, TypeError, OverflowError):
-                record = Missing.CORRUPTED
+            record = self._look(call, values["old"], now)
             if record is Missing.CORRUPTED:
                 raise StoreError("the database store: the record is corrupted, left as it is")
             if isinstance(record, Missing) or seal not in (None, record.seal):
@@ -315,6 +303,13 @@ class SqlAlchemyStore:
                 if call.execute(self._sql.change[False, moves, True, sealed], {**values, **new})[1]:
                     return
             call.pause()
+
+    def _look(self, call: _Call, key: bytes, now: float, again: bool = False) -> Record | Missing:
+        try:
+            rows, _ = call.execute(self._sql.load, {"old": key}, again=again)
+        except _Garbled:
+            return Missing.CORRUPTED
+        return _record(rows[0], now) if rows else Missing.UNKNOWN
 
     def _call(self) -> _Call:
         return _Call(self, self._deadline)
@@ -348,7 +343,7 @@ class SqlAlchemyStore:
 # or nothing.
 
 
-def _entry(changes: Mapping[str, bytes], deleted: Any = ()) -> bytes:
+def _entry(changes: Mapping[str, bytes], deleted: Collection[str] = ()) -> bytes:
     there = pack(changes)
     gone = pack(dict.fromkeys(deleted, b"")) if deleted else b""
     return b"".join((struct.pack(">II", len(there), len(gone)), there, gone))
@@ -374,18 +369,21 @@ def _play(data: bytes) -> dict[str, bytes]:
 
 
 def _record(row: Any, now: float) -> Record | Missing:
-    """Raises ValueError, TypeError or OverflowError if the row is none of ours."""
     data, size, created, accessed, expires, version, seal, format = row
-    if expires <= now:
-        return Missing.EXPIRED
-    if format != FORMAT or len(data) != size:
+    try:
+        if expires <= now:
+            return Missing.EXPIRED
+        if format != FORMAT or len(data) != size:
+            return Missing.CORRUPTED
+        if not all(map(math.isfinite, (created, accessed, expires))):
+            return Missing.CORRUPTED
+        fields = _play(data)
+    except (ValueError, TypeError):
         return Missing.CORRUPTED
     if type(version) is not int or type(seal) is not bytes:
         return Missing.CORRUPTED
-    if not all(map(math.isfinite, (created, accessed, expires))):
-        return Missing.CORRUPTED
     ends = math.inf if expires >= FAR else float(expires)
-    return new_record((_play(data), float(created), float(accessed), ends, version, seal))
+    return new_record((fields, float(created), float(accessed), ends, version, seal))
 
 
 def _renewal(now: float, ttl: float) -> dict[str, Any]:
@@ -575,6 +573,7 @@ class _Call:
         self._connection: Connection | None = None
         self._pool: Any = None
         self._astray = False
+        self._fresh = False
         self._outer: _Call | None = None
 
     def __enter__(self) -> _Call:
@@ -611,17 +610,20 @@ class _Call:
         *again*, the statement may run twice: once more if the connection broke.
         """
         while True:
-            failure = self._try(statement, values)
-            if isinstance(failure, tuple):
-                return failure
-            if isinstance(failure, _NoTable) and self._create_table:
+            outcome = self._try(statement, values)
+            if isinstance(outcome, tuple):
+                return outcome
+            if isinstance(outcome, _NoTable) and self._create_table:
                 if not create:
                     return [], 0
                 self._make_table()
-            elif isinstance(failure, _Broken) and again and not self.late:
+            elif isinstance(outcome, _Broken) and again and not self.late:
                 again = False
-            elif not isinstance(failure, _Busy):
-                raise failure
+            elif not isinstance(outcome, _Busy):
+                try:
+                    raise outcome
+                finally:
+                    del outcome  # or it and this frame would keep each other
             self.pause()
 
     def create(self, values: Mapping[str, Any]) -> None:
@@ -642,24 +644,29 @@ class _Call:
     def _try(self, statement: Any, values: Mapping[str, Any]) -> tuple[list[Any], int] | Exception:
         """Return the outcome, or what went wrong: raised where no driver's exception is being
         handled, ours keeps none of its data."""
-        from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+        from sqlalchemy.exc import DBAPIError, IntegrityError
         from sqlalchemy.exc import TimeoutError as PoolTimeout
 
         try:
             result = self._connected().execute(statement, values)
-            rows = list(result.fetchall()) if result.returns_rows else []
+            try:
+                rows = list(result.fetchall()) if result.returns_rows else []
+            except (TypeError, ValueError, OverflowError):
+                return _Garbled("the database store: a row is none of ours")
             return rows, result.rowcount
         except IntegrityError:
             return KeyTaken()
         except PoolTimeout:
             return StoreTimeout("the database store: every connection is in use")
+        except StoreError as error:
+            return error
         except DBAPIError as error:
             connected = self._connection is not None
             failure = _failure(error, self.late, connected)
             if isinstance(failure, _Broken):
                 self._release()
             return failure
-        except SQLAlchemyError as error:
+        except Exception as error:  # what drivers say to a URL that they cannot read, for one
             return StoreError(f"the database store failed: {type(error).__name__}")
 
     def _make_table(self) -> None:
@@ -690,13 +697,13 @@ class _Call:
 
     def _connected(self) -> Connection:
         while self._connection is None:
-            self._pool = self._engine.pool
+            self._pool, self._fresh = self._engine.pool, False
             connection = self._engine.connect()
             self._connection = connection
             self.watch(connection.connection.dbapi_connection)
             # If the store was closed meanwhile, nobody knows which pool this one is of.
             self._astray = self._engine.pool is not self._pool
-            if self._is_stale():
+            if not self._fresh and self._is_stale():
                 connection.invalidate()
                 self._release()
         return self._connection
@@ -743,19 +750,23 @@ class _Call:
                 connection.close()
 
         threading.Thread(target=run, name="nocookie-connect", daemon=True).start()
+        outcome = None
         try:
-            connection, failure = done.get(timeout=max(0.0, self.until - time.monotonic()))
+            outcome = done.get(timeout=max(0.0, self.until - time.monotonic()))
         except queue.Empty:
             with lock:
                 waiting[0] = False
-                late = done.qsize()
-            if not late:
-                raise StoreTimeout(
-                    "the database store: no connection within the deadline"
-                ) from None
-            connection, failure = done.get()
+                if not done.empty():  # it came just now
+                    outcome = done.get()
+        if outcome is None:
+            raise StoreTimeout("the database store: no connection within the deadline")
+        connection, failure = outcome
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure, outcome
+        self._fresh = True
         self.watch(connection)
         return connection
 
@@ -779,11 +790,11 @@ class _Call:
         with self._lock:
             if self._socket is not None and not self.late:
                 self.late = True
-                with socket.socket(fileno=os.dup(self._socket)) as one:
-                    try:
+                try:
+                    with socket.socket(fileno=os.dup(self._socket)) as one:
                         one.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        pass  # the other side was quicker
+                except OSError:
+                    pass  # the other side was quicker
 
 
 class _Gate:
@@ -880,6 +891,10 @@ class _NoTable(StoreError):
 
 class _Exists(StoreError):
     """The table is there already, or another process is making it."""
+
+
+class _Garbled(StoreError):
+    """A row holds what the driver cannot even hand over."""
 
 
 class _Broken(StoreError):

@@ -1,6 +1,7 @@
 """The database store on SQLite: the suite, both ways to change a record, options, what goes wrong.
 What every database has in common is here; what takes a server is in test_postgres.py."""
 
+import gc
 import os
 import random
 import sqlite3
@@ -473,6 +474,41 @@ def test_a_folder_that_is_not_there_is_a_store_error(open_store, tmp_path):
         with pytest.raises(StoreError) as caught:
             call()
         assert_discreet(caught.value)
+
+
+def test_an_engine_that_cannot_even_connect_is_a_store_error(open_store, engines, url):
+    """And no session is taken for missing or corrupted because of it."""
+    store = open_store(engine=engines(url, connect_args={"nothing": "secret"}))
+    for call in all_calls(store).values():
+        with pytest.raises(StoreError, match="TypeError") as caught:
+            call()
+        assert_discreet(caught.value)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_call_leaves_no_garbage(store, sql, fails):
+    store.create(key(1), record(a=b"1"), 600)
+
+    def use():
+        if fails:
+            for call in (all_calls(store)["create"], lambda: store.touch(key(7), 600)):
+                with pytest.raises((KeyTaken, SessionGone)):
+                    call()
+        else:
+            store.load(key(1))
+            store.save(key(1), Delta({"a": b"2"}), 600)
+            store.touch(key(1), 600)
+
+    store.create(key(101), record(), 600)
+    use()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            use()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_file_that_is_no_database_is_a_store_error_and_kept(store, path):
