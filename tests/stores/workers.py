@@ -175,7 +175,9 @@ def save_for_ever(options, id):
 
 
 def breed(options, id):
-    """Fork a writer for every line, so that no kill has to wait for an interpreter to start."""
+    """Fork a writer for every line, so that no kill has to wait for an interpreter to start, nor
+    for a driver to be imported."""
+    open_session(options, id).get("turn")
     say("ready")
     while sys.stdin.readline():
         pid = os.fork()
