@@ -3,12 +3,14 @@
 import datetime
 import ipaddress
 import math
+import re
 import signal
 import socket
 import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from realservers import wait_until
@@ -748,6 +750,15 @@ def test_a_password(own_valkey, opened):
             error = quickly(call, 0)
             text = "".join(traceback.format_exception(error))
             assert not any(word in text for word in ("wrong-one", "p#ss", "p%23ss"))
+
+
+def test_the_commands_that_the_page_names_are_enough(own_valkey, opened):
+    page = Path(__file__).resolve().parents[2] / "docs" / "stores" / "redis.md"
+    line = re.search(r"^ACL SETUSER .*$", page.read_text("utf-8"), re.MULTILINE)[0]
+    server = own_valkey()
+    assert server.ask(*line.replace(">...", ">pass").split()) == "OK"
+    use(opened(f"redis://shop:pass@127.0.0.1:{server.port}/1", key_prefix="shop:"))
+    assert server.ask("ACL", "LOG") == ""
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.server
 
 #: Seconds from the death of a primary within which calls may fail: until its replica is voted in
 #: (the node timeout of the test's cluster is one second), and a margin for a busy machine.
-WINDOW = 15.0
+WINDOW = 10.0
 
 #: Sessions under load, and for how many seconds before and after the death.
 SESSIONS = 60
