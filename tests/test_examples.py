@@ -437,6 +437,87 @@ def test_gateway_dials_by_itself(load, capsys):
     assert capsys.readouterr().out.endswith("2\nEND Nothing was done.\n")
 
 
+# -- login ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["cookies", "query"])
+def login(load, monkeypatch, request):
+    """A visitor of the login example, in either mode."""
+    monkeypatch.setenv("COOKIES", "1" if request.param == "cookies" else "")
+    client = TestApp(load("login").application)
+    yield client
+    assert bool(client.cookies) == (request.param == "cookies")
+
+
+def log_in(client, name="ada", password="correct horse"):
+    """Return the answer to the filled-in form, which sends the visitor on."""
+    form = client.get("/login").form
+    form["name"], form["password"] = name, password
+    return form.submit(status=303)
+
+
+def with_the_id_of_before(client, url, cookies):
+    """Ask as somebody who kept the old id."""
+    old = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    return TestApp(client.app).get(url, headers={"Cookie": old})
+
+
+def test_login_asks_who_is_there_before_it_shows_anything(login):
+    assert "Please log in." in login.get("/", status=303).follow()
+
+
+def test_login_lets_in_and_out_again(login):
+    answer = log_in(login)
+    home = answer.follow()
+    assert "Welcome, ada." in home
+    assert "You are ada." in home
+    assert "Welcome" not in answer.follow()
+
+    assert "Goodbye." in home.form.submit().follow()
+    assert "Please log in." in answer.follow().follow()
+
+
+def test_login_says_when_it_is_wrong_and_not_what(login):
+    for name, password in [("ada", "wrong"), ("eve", "wrong"), ("eve", ""), ("", "")]:
+        assert "Wrong name or password." in log_in(login, name, password).follow()
+
+
+def test_login_takes_a_new_id_and_the_old_one_opens_nothing(login):
+    form = login.get("/login").form
+    url, cookies = form.action.replace("/login", "/"), dict(login.cookies)
+    form["name"], form["password"] = "ada", "correct horse"
+    assert "You are ada." in form.submit().follow()
+
+    assert with_the_id_of_before(login, url, cookies).status_int == 303
+
+
+def test_login_out_empties_the_session_and_the_old_id_opens_nothing(login):
+    answer = log_in(login)
+    url, cookies = answer.location, dict(login.cookies)
+    assert with_the_id_of_before(login, url, cookies).status_int == 200
+    answer.follow().form.submit()
+
+    assert with_the_id_of_before(login, url, cookies).status_int == 303
+
+
+def test_login_acts_on_no_form_of_another_site(login):
+    answer = log_in(login)
+    home = answer.follow()
+
+    login.post(home.form.action, {}, status=403)
+
+    assert "You are ada." in answer.follow()
+
+
+def test_login_page_that_needs_no_session_has_none(login):
+    log_in(login)
+
+    about = login.get("/about")
+
+    assert {"Vary", "Set-Cookie"} & set(about.headers) == set()
+    assert "sid=" not in about.text
+
+
 # -- streaming -----------------------------------------------------------------------------------
 
 
