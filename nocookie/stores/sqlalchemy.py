@@ -87,13 +87,10 @@ SERVER_SHARE: Final = 0.9
 RETRY: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock: undone by itself
 TOO_LONG: Final = frozenset({"57014", "55P03"})  # statement_timeout, lock_timeout
 NO_TABLE: Final = "42P01"
-# In a race it is a table, a type or a row of the catalogue that is there already.
-EXISTS: Final = frozenset({"42P07", "42710", "23505"})
 #: The same as error numbers of MySQL and MariaDB.
 MYSQL_RETRY: Final = frozenset({1205, 1213})
 MYSQL_TOO_LONG: Final = frozenset({1969, 3024})
 MYSQL_NO_TABLE: Final = 1146
-MYSQL_EXISTS: Final = frozenset({1050, 1061})
 
 
 def table(
@@ -122,8 +119,6 @@ def table(
         Column("format", SmallInteger, nullable=False),
         Index(f"ix_{table_name}_sweep", sweep),
         schema=schema,
-        # Room beside a row for its next version: a save then leaves both indexes alone.
-        postgresql_with={"fillfactor": 80},
     )
 
 
@@ -690,8 +685,18 @@ class _Call:
         except DBAPIError as error:
             failure = _failure(error, self.late)
         self._release()  # and with it, what was begun
-        if not isinstance(failure, (_Busy, _Exists)):
+        if not isinstance(failure, _Busy) and not self._has_table():
             raise failure
+
+    def _has_table(self) -> bool:
+        from sqlalchemy import inspect
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            there = inspect(self._connected()).has_table
+            return there(self._table.name, schema=self._table.schema)
+        except DBAPIError:
+            return False
 
     # -- the connection
 
@@ -889,10 +894,6 @@ class _NoTable(StoreError):
     """The table is missing."""
 
 
-class _Exists(StoreError):
-    """The table is there already, or another process is making it."""
-
-
 class _Garbled(StoreError):
     """A row holds what the driver cannot even hand over."""
 
@@ -924,8 +925,6 @@ def _failure(error: Any, late: bool, connected: bool = True) -> StoreError:
             "the database store: there is no such table: set create_table = true, or run the "
             "migration"
         )
-    if state in EXISTS or number in MYSQL_EXISTS:
-        return _Exists("the database store: the table is there already")
     what = " ".join(filter(None, (type(driver).__name__, name or state)))
     if not connected:
         return StoreError(f"the database store: it cannot be reached: {what}")
