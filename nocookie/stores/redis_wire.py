@@ -1,8 +1,9 @@
 """Commands to Redis or Valkey, one server or a cluster, each within a deadline.
 
-redis-py reads the URL, connects, and shakes hands: TLS, passwords, databases. Its clients are left
-out, for what they decide by themselves a session store must not leave to chance, and because two
-thirds of a read would be spent in them.
+redis-py reads the URL, connects, and shakes hands: TLS, passwords, databases. hiredis writes the
+commands and reads the replies. The clients of redis-py are left out, for what they decide by
+themselves a session store must not leave to chance, and because half of a read would be spent in
+them.
 
 1. A call ends at its deadline, the connecting included. Every wait on a socket ends there;
    redis-py gives each wait a timeout of its own, and repeats a failed command up to ten times.
@@ -53,7 +54,7 @@ URL_OPTIONS: Final = re.compile(
 #: How many connections to one server a process opens at most: as many as redis-py.
 POOL_SIZE: Final = 50
 
-#: How many bytes to receive at once, at most.
+#: How many bytes are received at once, at most.
 PIECE: Final = 65536
 
 #: A cluster has so many slots.
@@ -75,13 +76,12 @@ class UndoneTimeout(StoreTimeout, Undone):
     pass
 
 
-class ErrorReply:
-    """A server's refusal."""
+class ErrorReply(Exception):
+    """A server's refusal. It is returned, not raised."""
 
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = text
+    @property
+    def text(self) -> str:
+        return str(self)
 
     @property
     def word(self) -> str:
@@ -110,13 +110,14 @@ class Wire(Protocol):
 def connect(url: str) -> Wire:
     """Read *url*; no connection is made yet. Raises `ConfigError`, which does not show it."""
     try:
+        import hiredis
         import redis
         from redis.backoff import NoBackoff
         from redis.connection import Connection, parse_url
         from redis.retry import Retry
     except ImportError as error:
         raise ConfigError(
-            "type = 'redis' needs the package redis: pip install nocookie[redis]"
+            "type = 'redis' needs the packages redis and hiredis: pip install nocookie[redis]"
         ) from error
 
     scheme, _, rest = url.partition("://")
@@ -164,7 +165,7 @@ def connect(url: str) -> Wire:
 
     def node(address: Address | None = None) -> Node:
         where = {"host": address[0], "port": address[1]} if address else {}
-        return Node(partial(cls, **{**fixed, **where}), size, address)
+        return Node(partial(cls, **{**fixed, **where}), hiredis, size, address)
 
     return Cluster(node, seeds) if cluster else OneServer(node())
 
@@ -206,9 +207,12 @@ class OneServer:
 class Node:
     """One server, and a bounded pool of connections to it."""
 
-    def __init__(self, make: Callable[..., Any], size: int, address: Address | None) -> None:
+    def __init__(
+        self, make: Callable[..., Any], hiredis: Any, size: int, address: Address | None
+    ) -> None:
         self.address = address
         self._make = make
+        self._hiredis = hiredis
         self._size = size
         self._idle = self._places()
         self._waiting = 0
@@ -270,7 +274,7 @@ class Node:
     def _open(self, until: float) -> _Connection:
         import redis
 
-        connection = _Connection(until)
+        connection = _Connection(self._hiredis, until)
         driver = self._make(redis_connect_func=connection.shake_hands)
         driver.socket_connect_timeout = driver.socket_timeout = connection.left()
         try:
@@ -344,25 +348,29 @@ class _Connection:
     While redis-py shakes hands, this is the socket that it finds.
     """
 
-    __slots__ = ("_at", "_data", "_socket", "driver", "until")
+    __slots__ = ("_pack", "_reader", "_socket", "driver", "until")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, hiredis: Any, until: float) -> None:
         self.until = until
         self.driver: Any = None
-        #: What was received last, and how far it is read.
-        self._data, self._at = b"", 0
+        self._pack: Callable[[Command], bytes] = hiredis.pack_command
+        self._reader = hiredis.Reader(protocolError=ValueError, replyError=ErrorReply)
 
     def ask(self, commands: Sequence[Command], until: float) -> list[Any]:
         self.until = until
-        words = []
-        for command in commands:
-            words.append(b"*%d\r\n" % len(command))
-            words += [b"$%d\r\n%b\r\n" % (len(word), word) for word in command]
-        self.sendall(b"".join(words))
+        self.sendall(b"".join(map(self._pack, commands)))
         replies = [self._reply() for _ in commands]
-        if self._at < len(self._data):
+        if self._reader.has_data():
             raise ValueError("more replies than commands")
         return replies
+
+    def _reply(self) -> Any:
+        while (reply := self._reader.gets()) is False:
+            piece = self.recv(PIECE)
+            if not piece:
+                raise ConnectionResetError
+            self._reader.feed(piece)
+        return reply
 
     def is_quiet(self) -> bool:
         """Whether the server has neither closed the connection nor said what nobody asked."""
@@ -387,64 +395,6 @@ class _Connection:
         if left <= 0:
             raise TimeoutError
         return left
-
-    # -- the protocol, version 2: https://valkey.io/topics/protocol/
-
-    def _reply(self) -> Any:
-        while (end := self._data.find(b"\r\n", self._at)) < 0:
-            self._receive(len(self._data) - self._at + 1)
-        kind, line = self._data[self._at : self._at + 1], self._data[self._at + 1 : end]
-        self._at = end + 2
-        if kind == b"$":
-            size = int(line)
-            if size < 0:
-                return None
-            if len(self._data) < self._at + size + 2:
-                self._receive(size + 2)
-            begin = self._at
-            self._at += size + 2
-            return self._data[begin : begin + size]
-        if kind == b"*":
-            return None if line == b"-1" else self._list(int(line))
-        if kind == b":":
-            return int(line)
-        if kind == b"+":
-            return line
-        if kind == b"-":
-            return ErrorReply(line.decode("utf-8", "replace"))
-        raise ValueError("this is not the protocol of Redis")
-
-    def _list(self, count: int) -> list[Any]:
-        """What a session comes as: many bytes, mostly received at once. So these are taken here,
-        in half the time."""
-        replies: list[Any] = []
-        data, at = self._data, self._at
-        for _ in range(count):
-            end = data.find(b"\r\n", at)
-            if data[at : at + 1] == b"$" and end > 0:
-                begin = end + 2
-                stop = begin + int(data[at + 1 : end])
-                if begin <= stop <= len(data) - 2:
-                    replies.append(data[begin:stop])
-                    at = stop + 2
-                    continue
-            self._at = at
-            replies.append(self._reply())
-            data, at = self._data, self._at
-        self._at = at
-        return replies
-
-    def _receive(self, size: int) -> None:
-        """Have at least *size* bytes to read."""
-        pieces = [self._data[self._at :]]
-        missing = size - len(pieces[0])
-        while missing > 0:
-            piece = self.recv(PIECE)
-            if not piece:
-                raise ConnectionResetError
-            pieces.append(piece)
-            missing -= len(piece)
-        self._data, self._at = b"".join(pieces), 0
 
     # -- a socket, as redis-py uses it
 

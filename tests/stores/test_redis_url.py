@@ -68,8 +68,9 @@ def test_a_wrong_url_is_refused_and_not_shown(url, says):
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_without_the_driver_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "redis", None)
+@pytest.mark.parametrize("package", ["redis", "hiredis"])
+def test_without_a_package_the_error_names_the_extra(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=r"pip install nocookie\[redis\]"):
         RedisStore(url="redis://localhost")
 
