@@ -196,7 +196,8 @@ class Kind(NamedTuple):
 
     make: Callable[[pytest.FixtureRequest], Place]
     #: shared: other processes see it. durable: what was acknowledged outlives its server, or
-    #: where there is none, the process. remote: a server that is reached over one port.
+    #: where there is none, the process. remote: a server that is reached over one port. local:
+    #: files of this host. swept: what has expired stays until it is purged.
     powers: frozenset[str]
 
 
@@ -205,10 +206,10 @@ def _kind(make: Callable[[pytest.FixtureRequest], Place], *powers: str) -> Kind:
 
 
 KINDS = {
-    "memory": _kind(memory),
-    "file": _kind(file, "shared", "durable"),
-    "sqlite": _kind(sqlite, "shared", "durable"),
-    "postgres": _kind(postgres, "shared", "durable", "remote"),
+    "memory": _kind(memory, "swept"),
+    "file": _kind(file, "shared", "durable", "local", "swept"),
+    "sqlite": _kind(sqlite, "shared", "durable", "local", "swept"),
+    "postgres": _kind(postgres, "shared", "durable", "remote", "swept"),
     "valkey": _kind(valkey, "shared", "durable", "remote"),
     "cluster": _kind(cluster, "shared"),
     "memcached": _kind(memcached, "shared", "remote"),

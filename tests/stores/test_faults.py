@@ -1,6 +1,6 @@
 """What can go wrong around a store, on every place, as an application and its clients see it.
 
-`FAULTS` at the end says which test proves the answer to which fault on which place, and where a
+test_fault_list.py says which test proves the answer to which fault on which place, and where a
 fault cannot be had.
 """
 
@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -261,6 +262,93 @@ def test_a_record_that_is_evicted_under_a_request_is_409_and_not_made_again(plac
     assert place.store().load(key) is Missing.UNKNOWN
 
 
+# -- the disk ------------------------------------------------------------------------------------
+
+
+@places("local")
+def test_a_write_that_the_system_cuts_short_is_503_and_keeps_the_old_record(place, fork):
+    def app(environ, start_response):
+        session["large"] = environ["PATH_INFO"][1:] * 600_000
+        return count(environ, start_response)
+
+    def child():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        middleware = wrap(app, place.options)
+        assert serve(middleware, id, "/a").status.startswith("503 ")
+        assert dict(Session({}, id=id, **place.options)) == {"n": 1}
+        assert serve(middleware, None, "/a").status.startswith("503 ")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        assert serve(middleware, id, "/b").body == b"2"
+
+    id = new_session(place.options, n=1).id
+    assert fork(child).wait() == 0
+    assert dict(Session({}, id=id, **place.options)) == {"n": 2, "large": "b" * 600_000}
+
+
+def as_nobody(folder):
+    """Have a child that may do everything be somebody who may do nothing."""
+    if os.getuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    assert not os.access(folder, os.W_OK), "this user may write whatever the mode says"
+
+
+@pytest.fixture
+def closed(place, tmp_path):
+    """`closed(mode, folder_mode)`: the place has one session and these modes; return its id."""
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder == tmp_path or folder.name.startswith("pytest-"):
+            folder.chmod(0o755)  # pytest keeps them to itself
+    id = new_session(place.options, n=1).id
+    place.store().close()
+
+    def close(mode, folder_mode):
+        for path in place.folder().iterdir():
+            path.chmod(mode)
+        place.folder().parent.chmod(0o755)
+        place.folder().chmod(folder_mode)
+        return id
+
+    yield close
+    place.folder().chmod(0o700)
+
+
+@places("local")
+def test_a_folder_that_forbids_is_503_and_never_an_empty_session(place, closed, fork):
+    def child():
+        as_nobody(place.folder())
+        app = wrap(count, {**place.options, "deadline": DEADLINE})
+        for answer in (serve(app, id), serve(app, id)):
+            assert answer.status.startswith("503 ")
+            assert answer.id is None
+        assert serve(app, path="/other").status == "200 OK"
+
+    id = closed(0o600, 0o700)
+    assert fork(child).wait() == 0
+    assert dict(Session({}, id=id, **place.options)) == {"n": 1}
+
+
+@places("local")
+def test_where_nothing_can_be_written_reads_go_on_and_saves_are_503(place, closed, fork):
+    """A read-only file, which is as near to a read-only file system as a test without one gets."""
+
+    def read(environ, start_response):
+        start_response("200 OK", [])
+        return [b"%d" % session["n"]]
+
+    def child():
+        as_nobody(next(place.folder().glob("*.db")))
+        options = {**place.options, "deadline": DEADLINE}
+        assert serve(wrap(read, options), id).body == b"1"
+        assert serve(wrap(count, options), id).status.startswith("503 ")
+        assert serve(wrap(read, options), id).body == b"1"
+
+    id = closed(0o444, 0o777)
+    assert fork(child).wait() == 0
+    assert dict(Session({}, id=id, **place.options)) == {"n": 1}
+
+
 # -- many at once --------------------------------------------------------------------------------
 
 
@@ -413,13 +501,12 @@ def test_a_login_under_load_leaves_one_id_and_loses_nothing(place):
         assert dict(Session({}, id=login.id, **place.options)) == expected
 
 
-@places()
+@places("swept")
 def test_a_sweep_under_load_takes_no_living_session(place):
     clock = FakeClock(time.time())
     options = {**place.at(clock), "timeout": 600}
     store = Session({}, **options)._backend.store
-    if not isinstance(store, Purgeable):
-        pytest.skip("the server of this place removes what has expired by itself")
+    assert isinstance(store, Purgeable)
     for _ in range(100):
         new_session(options, n=0)
     clock.advance(550)
