@@ -21,8 +21,10 @@ from nocookie.ids import FINGERPRINT_LENGTH, GRAMMAR
 
 __all__ = ["MaskIds", "MaskingRequestHandler", "mask"]
 
-#: An id, and not a part of a longer word.
-_ids: Final = re.compile(rf"(?<![A-Za-z0-9_-]){GRAMMAR}(?![A-Za-z0-9_-])", re.ASCII)
+#: An id, and not a part of a longer word; what is written in percents before it is none of it.
+_ids: Final = re.compile(
+    rf"(?:(?<![A-Za-z0-9_-])|(?<=%[0-9A-Fa-f]{{2}})){GRAMMAR}(?![A-Za-z0-9_-])", re.ASCII
+)
 
 
 def mask(text: str) -> str:

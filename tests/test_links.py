@@ -1,5 +1,9 @@
 """Ids on links: which responses get them, and where they never go."""
 
+import io
+from wsgiref.util import FileWrapper
+from wsgiref.validate import validator
+
 import pytest
 from helpers import serve
 from webob import Request
@@ -457,3 +461,224 @@ def test_a_guard_that_is_off_says_nothing(caplog):
 def test_what_is_no_live_id_is_no_leak(caplog):
     guarded(Query(), LEAKS["another origin"], do="")
     assert leaks(caplog) == []
+
+
+# -- pages
+
+
+PAGE = (
+    b"<!DOCTYPE html><title>t</title><a href=/x>x</a> <a href='https://evil.example/'>e</a>"
+    b'<form method=post action="/p"><input name=q></form><form action="/g"><input name=q></form>'
+)
+
+
+def page(find_id, how="list", rewrite="html", headers=(), path="/shop/list", do="save", **more):
+    """One response of a site with a page, in whichever way WSGI knows."""
+
+    def app(environ, start_response):
+        if do == "save":
+            session["n"] = session.get("n", 0) + 1
+            session.save()
+        kind = [] if any(n == "Content-Type" for n, _ in headers) else [("Content-Type", HTML)]
+        write = start_response(more.get("status", "200 OK"), [*kind, *headers])
+        pieces = [PAGE[at : at + 7] for at in range(0, len(PAGE), 7)]
+        if how == "write":
+            for piece in pieces:
+                write(piece)
+            return []
+        if how == "both":
+            write(PAGE[:50])
+            return [PAGE[50:]]
+        if how == "file":
+            return environ["wsgi.file_wrapper"](io.BytesIO(PAGE))
+        return {"list": [PAGE], "tuple": tuple(pieces), "iter": iter(pieces)}[how]
+
+    middleware = SessionMiddleware(
+        app, use_cookies=False, find_id=find_id, type=MemoryStore(), secret=SECRET, rewrite=rewrite
+    )
+    environ = Request.blank(path, host=HOST).environ
+    environ["wsgi.file_wrapper"] = FileWrapper
+    environ |= more.get("environ", {})
+    return serve(validator(middleware) if how != "file" else middleware, environ=environ)
+
+
+HTML = "text/html; charset=utf-8"
+WAYS = ["list", "tuple", "iter", "write", "both"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_page_carries_the_id_on_its_links_and_forms(new_id, how):
+    answer = page(Query(), how)
+    expected = (
+        PAGE.replace(b"href=/x", b'href="/x?sid=S"')
+        .replace(b'action="/p"', b'action="/p?sid=S"')
+        .replace(b'"/g">', b'"/g"><input type="hidden" name="sid" value="S">')
+    )
+    assert answer.body.replace(new_id.encode(), b"S") == expected
+    assert answer.id is None, "the page says it"
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.header("Referrer-Policy") == "same-origin"
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(
+    ("carrier", "link"), [(PathSegment(), b'"/~S/x"'), (PathParam(), b'"/x;sid=S"')]
+)
+def test_the_other_carriers_do_too(new_id, carrier, link, how):
+    assert b"href=" + link in page(carrier, how).body.replace(new_id.encode(), b"S")
+
+
+@pytest.mark.parametrize("how", ["list", "tuple"])
+def test_a_page_that_is_there_has_its_new_length(new_id, how):
+    answer = page(Query(), how, headers=[("Content-Length", str(len(PAGE)))])
+    assert int(answer.header("Content-Length")) == len(answer.body) > len(PAGE)
+
+
+@pytest.mark.parametrize("how", ["iter", "write", "both"])
+def test_a_page_that_streams_has_no_length(new_id, how):
+    answer = page(Query(), how, headers=[("Content-Length", str(len(PAGE)))])
+    assert answer.header("Content-Length") is None
+
+
+def test_a_head_request_promises_no_length(new_id):
+    answer = page(
+        Query(), headers=[("Content-Length", "5")], environ={"REQUEST_METHOD": "HEAD"}, how="list"
+    )
+    assert answer.header("Content-Length") is None
+
+
+def test_what_was_true_of_the_bytes_is_not_said(new_id):
+    headers = [
+        ("ETag", '"strong"'),
+        ("Accept-Ranges", "bytes"),
+        ("Content-MD5", "x"),
+        ("Digest", "x"),
+        ("Repr-Digest", "x"),
+        ("X-Other", "kept"),
+    ]
+    answer = page(Query(), headers=headers)
+    assert answer.header("ETag") == 'W/"strong"'
+    assert answer.header("X-Other") == "kept"
+    for name in ("Accept-Ranges", "Content-MD5", "Digest", "Repr-Digest"):
+        assert answer.header(name) is None
+    assert page(Query(), headers=[("ETag", 'W/"weak"')]).header("ETag") == 'W/"weak"'
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Type", "text/plain")],
+        [("Content-Type", "text/htmlx")],
+        [("Content-Type", "text/html; charset=utf-16")],
+        [("Content-Encoding", "gzip")],
+        [("Content-Disposition", "attachment")],
+        [("Content-Range", "bytes 0-5/10")],
+    ],
+)
+@pytest.mark.parametrize("how", WAYS)
+def test_what_is_no_page_is_left_alone_and_the_id_announced(new_id, how, headers):
+    answer = page(Query(), how, headers=[*headers, ("Content-Length", str(len(PAGE)))])
+    assert answer.body == PAGE
+    assert answer.header("Content-Length") == str(len(PAGE))
+    assert answer.id == new_id
+
+
+def test_a_file_goes_out_as_the_server_sends_it(new_id):
+    answer = page(Query(), "file", headers=[("Content-Length", str(len(PAGE)))])
+    assert answer.body == PAGE
+    assert answer.id == new_id
+    assert answer.header("Content-Length") == str(len(PAGE))
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_pages_that_need_no_id_are_not_looked_at(how, monkeypatch):
+    import nocookie.html
+
+    def never(*args, **options):
+        raise AssertionError("a page was looked at")
+
+    monkeypatch.setattr(nocookie.html, "HtmlRewriter", never)
+    assert page(Query(), how, do="").body == PAGE
+    assert page([Header(), Query()], how).body == PAGE
+    assert page(Query(), how, rewrite="location").body == PAGE
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_page_carries_on_the_id_it_came_with(new_id, how):
+    """Though its handler never asks for the session."""
+    answer = page(Query(), how, path=f"/shop/list?sid={new_id}", do="")
+    assert f'href="/x?sid={new_id}"'.encode() in answer.body
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.header("Referrer-Policy") == "same-origin"
+
+
+def test_each_chunk_goes_out_when_it_comes(new_id):
+    """Flushes are kept: what waits is at most a tag."""
+
+    def app(environ, start_response):
+        session["n"] = 1
+        session.save()
+        start_response("200 OK", [("Content-Type", HTML)])
+        for n in range(5):
+            sent.append(n)
+            yield b"<p>%d</p><a href=/%d>x</a>" % (n, n)
+            yield b""
+
+    sent = []
+    middleware = SessionMiddleware(
+        app, use_cookies=False, find_id=Query(), type=MemoryStore(), rewrite="html", secret=SECRET
+    )
+    body = middleware(Request.blank("/", host=HOST).environ, lambda *args: None)
+    for n in range(5):
+        chunk = next(body)
+        assert b'<p>%d</p><a href="/%d?sid=' % (n, n) in chunk
+        assert sent == list(range(n + 1))
+        assert next(body) == b""
+    assert list(body) == []
+    body.close()
+
+
+def test_a_page_that_breaks_off_has_said_what_it_said(new_id):
+    closed = []
+
+    class Body:
+        def __iter__(self):
+            yield b"<a href=/x>x</a>"
+            raise RuntimeError("no more")
+
+        def close(self):
+            closed.append(True)
+
+    def app(environ, start_response):
+        session["n"] = 1
+        session.save()
+        start_response("200 OK", [("Content-Type", HTML)])
+        return Body()
+
+    middleware = SessionMiddleware(
+        app, use_cookies=False, find_id=Query(), type=MemoryStore(), rewrite="html", secret=SECRET
+    )
+    body = middleware(Request.blank("/", host=HOST).environ, lambda *args: None)
+    assert next(body) == f'<a href="/x?sid={new_id}">x</a>'.encode()
+    with pytest.raises(RuntimeError, match="no more"):
+        next(body)
+    body.close()
+    assert closed == [True]
+
+
+def test_an_id_that_a_page_hands_to_another_origin_is_noticed(caplog):
+    ids = []
+
+    def app(environ, start_response):
+        session["n"] = 1
+        session.save()
+        ids.append(session.id)
+        start_response("200 OK", [("Content-Type", HTML)])
+        return [f'<a href="https://evil.example/?back={session.id}">x</a>'.encode()]
+
+    middleware = SessionMiddleware(
+        app, use_cookies=False, find_id=Query(), type=MemoryStore(), rewrite="html"
+    )
+    serve(middleware)
+    assert leaks(caplog)
+    assert ids[0] not in caplog.text
