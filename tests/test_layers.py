@@ -23,6 +23,7 @@ LAYERS = [
     ["nocookie.codecs"],
     ["nocookie.options"],
     ["nocookie.rewriting"],
+    ["nocookie.html"],
     ["nocookie.stores.base"],
     ["nocookie.local"],
     ["nocookie.stores.redis_wire"],
