@@ -35,6 +35,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
@@ -373,8 +374,10 @@ class _Server:
     def connection(self, until: float) -> Iterator[_Connection]:
         """A connection, for one thread, on which every wait ends at *until*."""
         places, idle = self._places, self._idle
-        if not places.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise StoreTimeout("memcached: every connection is in use")
+        try:
+            places.get(timeout=max(0.0, until - time.monotonic()))
+        except Empty:
+            raise StoreTimeout("memcached: every connection is in use") from None
         connection = None
         try:
             connection = self._take(until)
@@ -387,7 +390,7 @@ class _Server:
                         idle.append(connection)
                 if not keep:
                     connection.close()
-            places.release()
+            places.put(None)
 
     def close(self) -> None:
         with self._lock:
@@ -396,7 +399,10 @@ class _Server:
             connection.close()
 
     def forget_connections(self) -> None:
-        self._places = threading.Semaphore(self._pool_size)
+        # Not a semaphore, which loses places where a wait is broken off, as gevent does it.
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._pool_size):
+            self._places.put(None)
         self._lock = threading.Lock()
         self._idle = []
 

@@ -646,6 +646,7 @@ def test_a_frozen_server_is_a_timeout_within_the_deadline(open_one, own_memcache
         if not connected:
             server.thaw()
     # What was sent arrives now, and may take effect; nobody takes its answer for another's.
+    store._deadline = LATE
     store.create(key(9), record(mine=b"9"), 60)
     assert fields(store, 9) == {"mine": b"9"}
 
@@ -868,7 +869,7 @@ def test_more_threads_than_connections_wait_and_then_time_out(open_one, own_memc
     server.freeze()
     together(6, lambda number: fails(lambda: store.load(key(1)), StoreTimeout))
     server.thaw()
-    assert store._servers[0]._places._value == 2, "every place is free again"
+    assert store._servers[0]._places.qsize() == 2, "every place is free again"
     together(6, lambda number: store.create(key(number), record(), 60))
 
 
@@ -949,6 +950,46 @@ def test_a_store_that_is_closed_while_it_is_used_goes_on(store):
     together(2, lambda number: (use, close)[number](number))
     store.close()
     assert fields(store) == {"a": b"199"}
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+
+import sys
+import gevent
+from nocookie.stores.base import Record
+from nocookie.stores.memcached import MemcachedStore
+
+store = MemcachedStore(url=sys.argv[1], pool_size=4, deadline=30)
+for number in range(8):
+    store.create(f"{number:064x}", Record({"n": b"%d" % number}, 0.0, 0.0, 0.0, 0), 60)
+
+def load(number):
+    while True:
+        assert store.load(f"{number:064x}").fields["n"] == b"%d" % number
+
+loads = [gevent.spawn(load, number) for number in range(8)]
+for turn in range(200):
+    gevent.sleep(0.001)
+    number = turn % 8
+    loads[number].kill(block=False)
+    loads.append(gevent.spawn(load, number))
+    loads[number] = loads.pop()
+gevent.sleep(0.05)
+assert not any(one.exception for one in loads)
+gevent.killall(loads)
+print(store._servers[0]._places.qsize())
+"""
+
+
+def test_greenlets_that_are_killed_leave_no_answer_behind_and_take_no_place_along(
+    python, memcached
+):
+    """As gevent ends those whose client went away: in the middle of whatever they wait for."""
+    process = python(GREENLETS, memcached.url)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "4\n")
 
 
 WRITER = """
