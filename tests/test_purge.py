@@ -18,7 +18,7 @@ from realservers import missing
 
 from nocookie import cli
 from nocookie.purge import AIM, FIRST, LEAST, LONGEST_REST, MOST, in_batches
-from nocookie.stores import close_all, file
+from nocookie.stores import close_all
 from nocookie.stores.base import Countable, Missing, Record
 from nocookie.stores.file import FileStore
 from nocookie.stores.sqlalchemy import SqlAlchemyStore
@@ -171,39 +171,38 @@ def test_counting_makes_no_file(store, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def steps(path, statement, values):
-    """How many steps SQLite's machine makes for a statement: the same on every computer."""
-    sql = sqlite3.connect(path, isolation_level=None)
+def steps(store, call):
+    """How many steps SQLite's machine makes for a call: the same on every computer."""
+    if isinstance(store, FileStore):
+        (sql,) = [connection.sql for connection in store._opened]
+    else:
+        pooled = store._engine.raw_connection()
+        sql = pooled.driver_connection
+        pooled.close()
     count = 0
 
     def one_more():
         nonlocal count
         count += 1
 
-    try:
-        sql.set_progress_handler(one_more, 1)
-        sql.execute(statement, values)
-    finally:
-        sql.close()
+    sql.set_progress_handler(one_more, 1)
+    call()
+    sql.set_progress_handler(None, 1)
+    assert count > 0
     return count
 
 
-def test_an_idle_sweep_costs_the_same_however_many_expire_this_minute(store, clock, tmp_path):
+def test_an_idle_sweep_costs_the_same_however_many_end_this_minute(counting, clock):
     """The living of the minute that is not over are beside the expired ones in the index; to look
     at all of them would hold the lock for long."""
+    store = counting
     clock.advance(-clock() % 60 + 10)
-    path = tmp_path / "sessions" / "sessions.db"
-    now, minute = clock(), file._sweep(clock())
-
-    def sweep():
-        purge = steps(path, file.PURGE, (minute, 100 + file.LOOK, now, 100))
-        return purge + steps(path, file.EXPIRED, (minute, minute, file.LOOK, now))
-
     fill(store, 200, 30)
-    few = sweep()
+    few = steps(store, lambda: store.purge(100)), steps(store, store.expired)
     fill(store, 800, 30, first=200)
+    many = steps(store, lambda: store.purge(100)), steps(store, store.expired)
 
-    assert sweep() <= few + 10
+    assert all(now <= then * 1.1 for then, now in zip(few, many, strict=True))
     assert store.purge(10_000) == 0
     clock.advance(50)
     assert sum(batch.removed for batch in in_batches(store, sleep=clock.advance)) == 1000
@@ -634,6 +633,12 @@ class Failing(Endless):
         return limit
 
 
+class Stuck(Endless):
+    def purge(self, limit):
+        self.log.write_text("1")
+        time.sleep(600)
+
+
 class Remembering(Silent):
     def __init__(self, *, url):
         pathlib.Path(os.environ["SEEN"]).write_text(url)
@@ -651,7 +656,7 @@ def run(tmp_path, monkeypatch):
     info.mkdir(parents=True)
     (package / "purge_stores.py").write_text(MODULE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: purge-stores\nVersion: 1\n")
-    names = ("Silent", "Endless", "Counting", "Failing", "Remembering")
+    names = ("Silent", "Endless", "Counting", "Failing", "Stuck", "Remembering")
     lines = "".join(f"{name.lower()} = purge_stores:{name}\n" for name in names)
     (info / "entry_points.txt").write_text(f"[nocookie.stores]\n{lines}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), *filter(None, sys.path)]))
@@ -762,6 +767,20 @@ def test_a_signal_ends_it_with_the_summary_so_far(run, tmp_path, how):
     assert (status, err) == (0, "")
     assert out.endswith(" Stopped early; the next run goes on.\n")
     assert said_removed(out) == given(tmp_path)
+
+
+def test_a_second_signal_does_not_wait_for_the_batch(run, tmp_path):
+    process = run("--type", "stuck", "--data-dir", tmp_path)
+    wait_for(lambda: given(tmp_path) > 0)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(signal.SIGINT)
+
+    status, out, err = end(process)
+
+    assert (status, out) == (1, "")
+    assert err.strip() == "Aborted!"
 
 
 def test_a_store_that_fails_on_the_way_leaves_the_summary_so_far(run, tmp_path):
