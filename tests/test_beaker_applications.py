@@ -8,8 +8,11 @@ says.
 from pathlib import Path
 
 import pytest
+from tg import FullStackApplicationConfigurator, TGController, expose
+from tg import session as tg_session
 from webtest import TestApp
 
+from nocookie.adapters.paste import SessionMiddleware
 from nocookie.stores import close_all
 
 HERE = Path(__file__).parent / "beaker_applications"
@@ -142,3 +145,27 @@ def test_after_logout_the_old_id_opens_nothing(build, change, use_cookies):
     assert thief.send("get", "/account").json["user"] == "ada"
     browser.send("post", "/logout")
     thief.send("get", "/account", 401)
+
+
+class Visits(TGController):
+    @expose("json")
+    def index(self):
+        tg_session["visits"] = tg_session.get("visits", 0) + 1
+        tg_session.save()
+        return {"visits": tg_session["visits"]}
+
+
+def test_the_full_configurator_of_turbogears_leaves_its_session_to_the_middleware():
+    configurator = FullStackApplicationConfigurator()
+    configurator.update_blueprint(
+        {
+            "root_controller": Visits(),
+            "renderers": ["json"],
+            "errorpage.enabled": False,
+            "session.enabled": False,
+        }
+    )
+    app = configurator.make_wsgi_app({}, {})
+    browser = Browser(SessionMiddleware(app, {"session.use_cookies": "False"}))
+    assert [browser.send("get", "/").json["visits"] for _ in range(3)] == [1, 2, 3]
+    assert not browser.client.cookies

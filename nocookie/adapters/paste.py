@@ -137,10 +137,10 @@ def _with_sessions(
     for name, (written, value) in (_by_name(shared) | _by_name(section)).items():
         if name == "environ_key":
             environ_key = value
-        elif name == written or name in OPTIONS or name == "webtest_varname":
+        elif name == written or name in OPTIONS:
             options[name] = value
-        else:
-            config[written] = value  # it is not known, and to be refused as it is written
+        else:  # what is not known is to be refused as it is written
+            config[written] = value
     if not environ_key:
         raise ConfigError("option 'environ_key' must be a text, not ''")
     return SessionMiddleware(app, config, environ_key, **options)
