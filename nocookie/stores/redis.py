@@ -17,10 +17,11 @@ The rules of this file:
 
 A rotation cannot be one step then. The old record is buried first: `m` becomes `t`, with the new
 key beside it, and from that moment it is gone for everybody. Then the new record is created, and
-the buried one removed. If the new key is taken, or its server refuses or cannot be reached, the
-old one is dug out again, unless somebody has destroyed it meanwhile. If this process dies in
-between, or an answer is lost, the session may be; there are never two. What is buried and
-forgotten goes after TOMB_TIME.
+the buried one removed. If the first step may have failed, or the second surely has (the new key is
+taken, or its server refuses or cannot be reached), the old one is dug out again, unless somebody
+has destroyed it meanwhile. If this process dies in between, or it is not known what became of the
+second step, the session may be lost; there are never two. What is buried and forgotten goes after
+TOMB_TIME.
 """
 
 from __future__ import annotations
@@ -229,14 +230,17 @@ redis.call('PEXPIRE', key, TOMB_TIME * 1000)
 return fields
 """
 
-#: now, ttl, m, t. The first write takes something away, so a full server allows it all.
+#: now, the new key. The first write takes something away, so a full server allows it all.
 DIG_OUT: Final = """
 local key = KEYS[1]
 FUNCTIONS
-if redis.call('HGET', key, 't') ~= ARGV[4] then return 0 end
+local tomb = redis.call('HGET', key, 't') or ''
+local new, meta = string.match(tomb, '^(%S+) (.*)$')
+if new ~= ARGV[2] then return 0 end
 redis.call('HDEL', key, 't')
-redis.call('HSET', key, 'm', ARGV[3])
-expire(key, ARGV[2])
+redis.call('HSET', key, 'm', meta)
+local _, _, expires = parse(meta)
+expire(key, number(expires) - number(ARGV[1]))
 return 1
 """
 
@@ -333,21 +337,27 @@ class RedisStore:
             raise SessionGone("the session has ended")
 
     def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+        if old == new:
+            raise KeyTaken
         until = self._until()
+        # A quarter of the time is kept for what may have to be done then.
+        soon = until - self._deadline / 4
         now = self._clock()
-        buried = self._run(_BURY, old, b"%a" % now, new.encode(), until=until)
+        try:
+            buried = self._run(_BURY, old, b"%a" % now, new.encode(), until=soon)
+        except StoreError:
+            self._dig_out(old, new, until)
+            raise
         if not isinstance(buried, list):
             raise SessionGone("the session has ended")
         record = _record(buried, now)
         try:
             if isinstance(record, Missing):
                 raise SessionGone("the session has ended")
-            # A quarter of the time is kept for what may have to be done then.
-            soon = until - self._deadline / 4
             fields, version = merge(record.fields, delta), record.version + 1
             self._create(new, fields, record.created, version, seal, ttl, soon)
         except (KeyTaken, SessionGone, Undone):
-            self._dig_out(old, new, buried, until)
+            self._dig_out(old, new, until)
             raise
         try:
             self._unlink(old, until)
@@ -411,13 +421,9 @@ class RedisStore:
         if self._run(_CREATE, key, *times, *meta, *_pairs(fields), until=until) != 1:
             raise KeyTaken
 
-    def _dig_out(self, old: str, new: str, buried: list[bytes], until: float) -> None:
-        meta = _fields(buried)[META]
-        now = self._clock()
-        ttl = b"%a" % (float(meta.split(b" ", 4)[3]) - now)
-        tomb = new.encode() + b" " + meta
+    def _dig_out(self, old: str, new: str, until: float) -> None:
         try:
-            self._run(_DIG_OUT, old, b"%a" % now, ttl, meta, tomb, until=until)
+            self._run(_DIG_OUT, old, b"%a" % self._clock(), new.encode(), until=until)
         except StoreError:
             pass  # what went wrong before is on its way to the caller
 

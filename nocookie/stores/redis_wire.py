@@ -337,9 +337,11 @@ class Node:
                 other = self._idle.popleft()
             except IndexError:
                 return
+            self._idle.appendleft(None)
             if other is not None:
                 other.close()
-            self._idle.appendleft(None)
+        with self._returned:
+            self._returned.notify_all()
 
 
 class _Connection:
@@ -385,10 +387,9 @@ class _Connection:
 
     def close(self) -> None:
         driver, self.driver = self.driver, None
-        if driver is None:
-            self._socket.close()
-        else:
-            driver.disconnect()  # which comes back here
+        if driver is not None:
+            driver.disconnect()  # which comes back here, or comes from there
+        self._socket.close()
 
     def left(self) -> float:
         left = self.until - time.monotonic()
@@ -495,8 +496,7 @@ class Cluster:
             if reply.word not in ("MOVED", "ASK"):
                 self._doubtful |= reply.word in ("CLUSTERDOWN", "READONLY")
                 return reply
-            _, _, endpoint = reply.text.split(" ")
-            there = self._at(endpoint, node)
+            there = self._at(reply.text.split(" ")[2], node)
             if reply.word == "ASK":  # for this time only
                 node, commands = there, ((b"ASKING",), command)
             else:

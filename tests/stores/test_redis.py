@@ -322,6 +322,29 @@ def test_a_rotation_that_stops_half_way_loses_the_session_and_leaves_no_two(
     assert fields(store, 2) == {}
 
 
+@pytest.mark.parametrize("lost", ["drop_reply", "drop_request"])
+def test_a_rotation_whose_first_step_fails_leaves_the_session_as_it_was(
+    distant, relay, store, valkey, clock, lost
+):
+    clock.now = time.time()
+    distant.create(key(1), record(a=b"1"), 600)
+    distant.rotate(key(1), key(2), Delta(), b"", 600)
+    before = store.load(key(2))
+    getattr(relay, lost)()
+    with pytest.raises(StoreError):
+        distant.rotate(key(2), key(3), Delta({"a": b"2"}), b"", 600)
+    assert store.load(key(2)) == before
+    assert store.load(key(3)) is Missing.UNKNOWN
+    assert 600_000 < int(valkey.ask("PTTL", place(2))) <= (600 + GRACE) * 1000
+    distant.rotate(key(2), key(3), Delta(), b"", math.inf)
+    distant.create(key(4), record(), 600)
+    for taken in (3, 4):
+        with pytest.raises(KeyTaken):
+            distant.rotate(key(3), key(taken), Delta(), b"", 600)
+        assert isinstance(store.load(key(3)), Record)
+        assert valkey.ask("PTTL", place(3)) == "-1"
+
+
 def test_a_rotation_whose_answer_is_lost_leaves_one(distant, relay, store, clock):
     clock.now = time.time()
     distant.create(key(1), record(a=b"1"), 600)
