@@ -7,12 +7,14 @@ that a fresh interpreter can open the same place; the place is empty when a test
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from realservers import missing
 
 from nocookie.options import resolve
 from nocookie.stores import open_store
@@ -126,7 +128,9 @@ class ValkeyPlace(ServerPlace):
     def dump(self) -> Iterator[bytes]:
         yield from super().dump()
         yield from _valkey_dump(self.server.port)
-        for path in self.server.folder.rglob("*.aof"):
+        logs = list(self.server.folder.rglob("*.aof"))
+        assert logs
+        for path in logs:
             yield path.read_bytes()
 
 
@@ -231,3 +235,9 @@ def params(*powers: str) -> list[Any]:
 def places(*powers: str) -> Any:
     """Have a test run on every place that has these powers."""
     return pytest.mark.parametrize("place", params(*powers), indirect=True)
+
+
+def needs(package: str) -> None:
+    """Skip the test that needs *package* where it is not; a failure where CI=true."""
+    if importlib.util.find_spec(package) is None:
+        missing(package, f"pip install {package}")

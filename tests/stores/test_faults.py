@@ -23,7 +23,7 @@ import pytest
 from helpers import serve
 from realservers import free_port, wait_until
 from realservers.relay import Relay
-from stores.places import places
+from stores.places import needs, places
 
 from nocookie import Session, SessionMiddleware, StoreError, ValueRefused, session
 from nocookie.stores.base import Missing, Purgeable
@@ -420,7 +420,7 @@ print("done")
 
 @places()
 def test_200_greenlets_see_each_their_own_session(place, python):
-    pytest.importorskip("gevent")
+    needs("gevent")
     options = place.options if "shared" in place.powers else {"type": "memory"}
     process = python(GREENLETS, "greenlets", json.dumps(options))
     out, _ = process.communicate(timeout=120)
@@ -742,7 +742,7 @@ application = SessionMiddleware(app, use_cookies=False, **json.loads({options!r}
 @places("shared")
 def test_a_graceful_stop_under_load_loses_no_acknowledged_save(place, tmp_path):
     """gunicorn: reloaded twice under load, and then stopped."""
-    pytest.importorskip("gunicorn")
+    needs("gunicorn")
     (tmp_path / "served.py").write_text(SERVED.format(options=json.dumps(place.options)))
     port = free_port()
     command = ["-m", "gunicorn", "--workers=2", "--threads=4", "--no-control-socket"]

@@ -7,7 +7,7 @@ import traceback
 
 import pytest
 from helpers import serve
-from stores.places import places
+from stores.places import needs, places
 
 from nocookie import Session, SessionGone, SessionMiddleware, ValueRefused, session
 from nocookie.stores.base import Delta, Record
@@ -22,7 +22,7 @@ SEALED = {"mac": {"secret": SECRET}, "encrypted": {"secret": SECRET, "encrypt_ke
 @pytest.fixture(params=SEALED)
 def sealed(request, place):
     if request.param == "encrypted":
-        pytest.importorskip("cryptography")
+        needs("cryptography")
     return {**place.options, **SEALED[request.param]}
 
 
@@ -52,7 +52,7 @@ def test_no_id_is_in_a_store_nor_in_logs_nor_in_errors(place, secret, caplog):
     caplog.set_level("DEBUG")
     options = {**place.options, **SEALED.get(secret, {})}
     if secret == "encrypted":
-        pytest.importorskip("cryptography")
+        needs("cryptography")
     ids, shown = set(), []
 
     def app(environ, start_response):
@@ -244,7 +244,7 @@ def test_after_a_change_of_configuration_sessions_go_on_or_are_kept(place, chang
     """And none is half there: what cannot be read is a new session, not an error, and comes back
     with the configuration."""
     if "encrypt" in change:
-        pytest.importorskip("cryptography")
+        needs("cryptography")
     before, now, reason = CHANGES[change]
     before, now = {**place.options, **before}, {**place.options, **now}
     mine, key = stored(before, user="eve", cart=["tea"])
