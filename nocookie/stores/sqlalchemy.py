@@ -612,7 +612,7 @@ class _Call:
                 if not create:
                     return [], 0
                 self._make_table()
-            elif isinstance(outcome, _Broken) and again and not self.late:
+            elif isinstance(outcome, _Broken) and again:
                 again = False
             elif not isinstance(outcome, _Busy):
                 try:
@@ -632,9 +632,12 @@ class _Call:
 
     def pause(self) -> None:
         """Give others time to be done. Raises `StoreTimeout` if there is none left."""
-        if time.monotonic() >= self.until:
+        if self._is_over():
             raise StoreTimeout("the database store: others kept it busy")
         time.sleep(random.uniform(0, PAUSE))  # noqa: S311 - only to spread out
+
+    def _is_over(self) -> bool:
+        return self.late or time.monotonic() >= self.until
 
     def _try(self, statement: Any, values: Mapping[str, Any]) -> tuple[list[Any], int] | Exception:
         """Return the outcome, or what went wrong: raised where no driver's exception is being
@@ -657,7 +660,7 @@ class _Call:
             return error
         except DBAPIError as error:
             connected = self._connection is not None
-            failure = _failure(error, self.late, connected)
+            failure = _failure(error, self._is_over(), connected)
             if isinstance(failure, _Broken):
                 self._release()
             return failure
@@ -683,7 +686,7 @@ class _Call:
             connection.exec_driver_sql("COMMIT")
             return
         except DBAPIError as error:
-            failure = _failure(error, self.late)
+            failure = _failure(error, self._is_over())
         self._release()  # and with it, what was begun
         if not isinstance(failure, _Busy) and not self._has_table():
             raise failure
