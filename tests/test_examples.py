@@ -15,7 +15,9 @@ from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from babel.messages.pofile import read_po
 from helpers import RECIPE
+from sqlalchemy.event import listen
 from webob import Request
 from webtest import TestApp
 
@@ -27,7 +29,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 SERVED = [name for name in NAMES if name not in ("header_client", "xmlrpc_client")]
 #: What an example answers to GET / from nobody in particular, if it is not 200.
-FIRST_ANSWER = {"gateway": 403, "header_api": 404}
+FIRST_ANSWER = {"gateway": 403, "header_api": 404, "mapped_objects": 404}
 LONGER_THAN_A_START_TAKES = 60
 
 
@@ -40,6 +42,8 @@ def load(tmp_path, monkeypatch):
     def load(name):
         spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
+        # What is pickled is found by the name of its module.
+        monkeypatch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)
         return module
 
@@ -516,6 +520,148 @@ def test_login_page_that_needs_no_session_has_none(login):
 
     assert {"Vary", "Set-Cookie"} & set(about.headers) == set()
     assert "sid=" not in about.text
+
+
+# -- mapped_objects ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mapped(load):
+    """The example, and a client of it."""
+    module = load("mapped_objects")
+    yield module, TestApp(module.application)
+    module.engine.dispose()
+
+
+def test_mapped_objects_are_taken_along_and_merged_back(mapped):
+    module, app = mapped
+    chosen = app.post("/choose?id=1")
+    as_before = {"X-Session-Id": chosen.headers["X-Session-Id"]}
+
+    assert chosen.text == app.get("/", headers=as_before).text == "Ada, London\n"
+    assert app.post("/move?city=Turin", headers=as_before).text == "Ada, Turin\n"
+    assert app.get("/", headers=as_before).text == "Ada, Turin\n"
+    assert app.post("/move?city=Paris", headers=as_before).text == "Ada, Paris\n"
+    with module.DBSession() as db:
+        assert db.get(module.Address, 1).city == "Paris"
+
+
+def test_mapped_objects_are_read_without_the_database(mapped):
+    module, app = mapped
+    as_before = {"X-Session-Id": app.post("/choose?id=1").headers["X-Session-Id"]}
+    asked = []
+    listen(module.engine, "before_cursor_execute", lambda *about: asked.append(about))
+
+    assert app.get("/", headers=as_before).text == "Ada, London\n"
+    assert asked == []
+
+
+def test_mapped_objects_that_others_changed_are_not_overwritten(mapped):
+    module, app = mapped
+    as_before = {"X-Session-Id": app.post("/choose?id=1").headers["X-Session-Id"]}
+    with module.DBSession.begin() as db:
+        db.get(module.Address, 1).city = "Cambridge"
+
+    app.post("/move?city=Turin", headers=as_before, status=409)
+
+    with module.DBSession() as db:
+        assert db.get(module.Address, 1).city == "Cambridge"
+    assert app.post("/choose?id=1", headers=as_before).text == "Ada, Cambridge\n"
+
+
+def test_mapped_objects_that_were_deleted_are_not_made_anew(mapped):
+    module, app = mapped
+    as_before = {"X-Session-Id": app.post("/choose?id=1").headers["X-Session-Id"]}
+    with module.DBSession.begin() as db:
+        db.delete(db.get(module.Address, 1))
+
+    app.post("/move?city=Turin", headers=as_before, status=410)
+
+    app.get("/", headers=as_before, status=404)
+    with module.DBSession() as db:
+        assert db.get(module.Address, 1) is None
+
+
+# -- languages -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def languages(load):
+    return load("languages/application").application
+
+
+def choose(app, lang):
+    answer = TestApp(app).post("/language", {"lang": lang})
+    return {"X-Session-Id": answer.headers["X-Session-Id"]}
+
+
+def test_languages_stay_as_they_were_chosen_and_need_no_cookie(languages):
+    app = TestApp(languages)
+    as_before = choose(languages, "pl")
+
+    assert app.get("/?letters=1", headers=as_before).text == "Dzie\u0144 dobry. Masz 1 list.\n"
+    assert app.get("/?letters=3", headers=as_before).text == "Dzie\u0144 dobry. Masz 3 listy.\n"
+    answer = app.get("/?letters=5", headers={**as_before, "Accept-Language": "de"})
+    assert answer.text == "Dzie\u0144 dobry. Masz 5 list\u00f3w.\n"
+    assert answer.headers["Content-Language"] == "pl"
+    assert app.cookies == {}
+
+
+def test_languages_are_the_browsers_until_one_is_chosen(languages):
+    app = TestApp(languages)
+
+    answers = [
+        app.get("/?letters=2", headers={"Accept-Language": wanted})
+        for wanted in ("de-AT, en;q=0.5", "fr, pl;q=0.5", "fr", "")
+    ]
+
+    assert [answer.headers["Content-Language"] for answer in answers] == ["de", "pl", "en", "en"]
+    assert answers[0].text == "Guten Morgen. Sie haben 2 Briefe.\n"
+    assert answers[2].text == "Good morning. You have 2 letters.\n"
+    for answer in answers:
+        assert "X-Session-Id" not in answer.headers
+        assert "Accept-Language" in answer.headers["Vary"]
+
+
+def test_languages_that_there_are_none_of_are_refused(languages):
+    for lang in ("fr", "", "../de"):
+        answer = TestApp(languages).post("/language", {"lang": lang}, status=400)
+        assert "X-Session-Id" not in answer.headers
+
+
+def test_languages_of_one_thread_are_not_another_threads(languages):
+    greetings = {"en": "Good morning.", "de": "Guten Morgen.", "pl": "Dzie\u0144 dobry."}
+    together = threading.Barrier(len(greetings) * 3)
+    wrong = []
+
+    def visit(lang):
+        as_before = choose(languages, lang)
+        together.wait(10)
+        texts = [TestApp(languages).get("/", headers=as_before).text for _ in range(50)]
+        wrong.extend(text for text in texts if not text.startswith(greetings[lang]))
+
+    threads = [threading.Thread(target=visit, args=[lang]) for lang in list(greetings) * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_languages_have_a_translation_for_every_text():
+    folder = EXAMPLES / "languages"
+    program = (folder / "application.py").read_text("utf-8")
+    texts = set(re.findall(r"gettext\(\"(.+?)\"", program)) | set(
+        re.findall(r"\b_\('(.+?)'\)", program)
+    )
+    assert len(texts) == 3
+    for path in folder.glob("*.po"):
+        with path.open("rb") as file:
+            catalogue = read_po(file)
+        assert {m.id[0] if m.pluralizable else m.id for m in catalogue if m.id} == texts
+        assert all(all([m.string] if isinstance(m.string, str) else m.string) for m in catalogue)
+        assert not any(list(message.check(catalogue)) for message in catalogue)
 
 
 # -- streaming -----------------------------------------------------------------------------------
