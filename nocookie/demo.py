@@ -159,9 +159,8 @@ def _seen(request: Request) -> dict[str, Any]:
 def _came_by(request: Request) -> str | None:
     if request.headers.get("X-Session-Id"):
         return "header"
-    if "sid=" in request.query_string:
-        return "query"
-    return None
+    # An id in the address is taken out of it before the application could see it.
+    return None if session.is_new else "query"
 
 
 def _link(path: str) -> str:
