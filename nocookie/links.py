@@ -18,7 +18,7 @@ from nocookie.rewriting import Scope
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["put_on_body", "put_on_head", "scope_of", "strip_head"]
+__all__ = ["is_page", "leads_on", "put_on_body", "put_on_head", "scope_of", "strip_head"]
 
 _grammar: Final = re.compile(GRAMMAR, re.ASCII)
 
@@ -57,22 +57,32 @@ def scope_of(environ: WSGIEnvironment, carrier: UrlCarrier, id: str, origin: str
     )
 
 
+def leads_on(reply: Reply) -> bool:
+    """Whether the head says where to go next. Cheap: every response is asked."""
+    return any(name.lower() in ("location", "refresh") for name, _ in reply.headerlist)
+
+
+def is_page(reply: Reply) -> bool:
+    """Whether the body is a page whose links can be rewritten."""
+    # Only now: its grammar takes a tenth of our start to compile, and few applications need it.
+    from nocookie.html import is_rewritable
+
+    return not reply.as_it_is and is_rewritable(reply.status, reply.headerlist)
+
+
 def put_on_head(scope: Scope, reply: Reply) -> bool:
     """Put the id on where the response sends the client; return whether it is there now."""
     return _edit_head(reply, scope.location, scope.refresh, scope.id)
 
 
-def put_on_body(scope: Scope, reply: Reply, on_leak: Callable[[str], object]) -> bool:
-    """Have the id put on the links of the page that the response is; return whether it is one.
+def put_on_body(scope: Scope, reply: Reply, on_leak: Callable[[str], object]) -> None:
+    """Have the id put on the links of the page that the response is.
 
     Its head says no more what is true of the page as it was only (RFC 9110, 8.8.1: what is
     equal but for its links has the same weak validator).
     """
-    # Only now: its grammar takes a tenth of our start to compile, and few applications need it.
-    from nocookie.html import HtmlRewriter, is_rewritable
+    from nocookie.html import HtmlRewriter
 
-    if reply.as_it_is or not is_rewritable(reply.status, reply.headerlist):
-        return False
     sniffed = True
     headers = []
     for name, value in reply.headerlist:
@@ -86,7 +96,6 @@ def put_on_body(scope: Scope, reply: Reply, on_leak: Callable[[str], object]) ->
         headers.append((name, value))
     reply.headerlist[:] = headers
     reply.rewriter = HtmlRewriter(scope, sniffed=sniffed, on_leak=on_leak)
-    return True
 
 
 def strip_head(scope: Scope, reply: Reply) -> None:

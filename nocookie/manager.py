@@ -28,7 +28,7 @@ from nocookie.errors import ConfigError, IdLeak, NocookieError
 from nocookie.events import emit
 from nocookie.ids import NotAnId
 from nocookie.leaks import BodyWatch, is_publicly_cacheable, leak_in_head
-from nocookie.links import put_on_body, put_on_head, scope_of, strip_head
+from nocookie.links import is_page, leads_on, put_on_body, put_on_head, scope_of, strip_head
 from nocookie.options import resolve
 from nocookie.redaction import ids_taken
 from nocookie.rewriting import Scope
@@ -194,18 +194,18 @@ class SessionManager:
         """Put the id on the response's links; return whether a client will come with it."""
         if self.rewrite == "off":
             return False
+        page = self.rewrite == "html" and is_page(reply)
+        if not page and not leads_on(reply):
+            return False
         scope = scope_of(reply.environ, carrier, id, self._origin)
         is_there = put_on_head(scope, reply)
-        if self.rewrite != "html":
-            return is_there
-        on_leak: Callable[[str], object] = _ignore
-        if self._guards:
-            on_leak = partial(self._leak, id=id)
-        return put_on_body(scope, reply, on_leak) or is_there
+        if page:
+            put_on_body(scope, reply, partial(self._leak, id=id) if self._guards else _ignore)
+        return page or is_there
 
     def _strip(self, reply: Reply) -> None:
         """Take the id of a session that ended from where the response sends the client."""
-        if self.rewrite != "off":
+        if self.rewrite != "off" and leads_on(reply):
             for carrier in self.carriers:
                 if isinstance(carrier, UrlCarrier):
                     strip_head(scope_of(reply.environ, carrier, NO_ID, self._origin), reply)

@@ -27,6 +27,7 @@ _ADDRESSES: Final = ("REQUEST_URI", "RAW_URI", "UNENCODED_URL", "HTTP_REFERER")
 #: What the application finds its way by: the carrier itself has changed what is to change there.
 _ROUTED: Final = frozenset({"SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"})
 
+ID_LENGTH: Final = 43
 _is_id: Final = re.compile(GRAMMAR, re.ASCII).fullmatch
 
 
@@ -65,11 +66,15 @@ def take(
     """Keep the *ids* that a carrier found at its *place*, and strip the addresses in environ of
     them by *bare*, which returns a URL without the id."""
     taken(environ).ids[place] = ids
+    for name in _ADDRESSES:
+        if name in environ:
+            environ[name] = bare(environ[name])
     suspects = [id for id in ids if _is_id(id)]
+    if not suspects:
+        return
     for name, value in environ.items():
-        if type(value) is not str or name in _ROUTED:
-            continue
-        if name in _ADDRESSES or any(id in value for id in suspects):
-            clean = bare(value)
-            if clean is not value:
-                environ[name] = clean
+        # Most of an environ is shorter than an id, and so done with quickly.
+        if type(value) is str and len(value) >= ID_LENGTH and name not in _ROUTED:
+            for id in suspects:
+                if id in value:
+                    environ[name] = value = bare(value)
