@@ -17,12 +17,25 @@ class NocookiePeer(WsgiPeer):  # type: ignore[name-defined, misc]
         self.find_id, self.options = find_id, options
 
     def setup(self, ctx):
+        folder = ctx.path(self.name.replace(" ", "-"))
+        self.type = self.store
         if self.store == "file":
-            self.options["data_dir"] = ctx.path(self.name.replace(" ", "-"))
+            self.options["data_dir"] = folder
+        elif self.store == "redis":
+            if not ctx.redis_port:
+                raise RuntimeError("no redis-server")
+            self.options["url"] = f"redis://127.0.0.1:{ctx.redis_port}/3"
+        elif self.store == "memcached":
+            if not ctx.memcached_port:
+                raise RuntimeError("no memcached")
+            self.options["url"] = f"127.0.0.1:{ctx.memcached_port}"
+        elif self.store == "sqlite":
+            self.type = "sqlalchemy"
+            self.options |= {"url": f"sqlite:///{folder}/sessions.db", "create_table": True}
 
     def wrap(self, app):
         return nocookie.SessionMiddleware(
-            app, use_cookies=False, find_id=self.find_id, type=self.store, **self.options
+            app, use_cookies=False, find_id=self.find_id, type=self.type, **self.options
         )
 
     def open(self, environ):
@@ -39,7 +52,7 @@ class NocookiePeer(WsgiPeer):  # type: ignore[name-defined, misc]
         return dict(headers).get("X-Session-Id")
 
 
-for store in ("memory", "file"):
+for store in ("memory", "file", "redis", "memcached", "sqlite"):
     register(NocookiePeer(store, store))
     register(NocookiePeer(store, f"{store}, secret", secret=SECRET))
     register(NocookiePeer(store, f"{store}, query", find_id="query:sid"))
