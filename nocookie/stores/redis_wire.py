@@ -231,20 +231,17 @@ class Node:
             if connection is None:
                 connection = self._open(until)
             elif not again and not connection.is_quiet():
-                self._close_idle(connection)
-                connection = self._open(until)
+                connection = self._reopened(connection, until)
             sent = True
             try:
                 replies = connection.ask(commands, until)
             except OSError as error:
                 if not again or isinstance(error, TimeoutError):
                     raise
-                self._close_idle(connection)
-                connection = self._open(until)
+                connection = self._reopened(connection, until)
                 replies = connection.ask(commands, until)
             if type(replies[-1]) is ErrorReply and "READONLY" in replies[-1].text:
-                self._close_idle(connection)
-                connection = self._open(until)
+                connection = self._reopened(connection, until)
                 replies = connection.ask(commands, until)
             kept = connection
             return replies
@@ -285,6 +282,10 @@ class Node:
             raise UndoneError(f"the redis store cannot connect: {type(error).__name__}") from error
         connection.driver = driver
         return connection
+
+    def _reopened(self, connection: _Connection, until: float) -> _Connection:
+        connection.close()
+        return self._open(until)
 
     # -- the pool: a deque of connections on top of places for more. Its append and pop are
     # atomic; the condition is only for those who find it empty.
@@ -328,20 +329,6 @@ class Node:
                     self._returned.notify()
         elif connection is not None:  # the store was closed meanwhile
             connection.close()
-
-    def _close_idle(self, connection: _Connection) -> None:
-        """Close this one, and with it all that lie idle: they are no better."""
-        connection.close()
-        for _ in range(len(self._idle)):
-            try:
-                other = self._idle.popleft()
-            except IndexError:
-                return
-            self._idle.appendleft(None)
-            if other is not None:
-                other.close()
-        with self._returned:
-            self._returned.notify_all()
 
 
 class _Connection:

@@ -1,6 +1,7 @@
 """The redis store on one server: the suite, trips, faults, forks, threads, TLS."""
 
 import datetime
+import gc
 import ipaddress
 import math
 import re
@@ -10,6 +11,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -366,7 +368,10 @@ def test_a_rotation_whose_last_step_fails_is_one(distant, relay, store, clock):
     assert [type(store.load(key(n))) for n in (1, 2, 3)] == [Missing, Missing, Record]
 
 
-def test_a_destroy_in_the_middle_of_a_rotation_that_fails_is_final(distant, relay, store, clock):
+@pytest.mark.parametrize("end", ["destroyed", "rotated by another"])
+def test_what_ends_in_the_middle_of_a_rotation_that_fails_stays_ended(
+    distant, relay, store, valkey, clock, end
+):
     clock.now = time.time()
     distant.create(key(1), record(a=b"1"), 600)
     distant.create(key(2), record(), 600)
@@ -376,7 +381,11 @@ def test_a_destroy_in_the_middle_of_a_rotation_that_fails_is_final(distant, rela
         until = time.monotonic() + 10
         while isinstance(store.load(key(1)), Record) and time.monotonic() < until:
             time.sleep(0.005)
-        store.destroy(key(1))
+        if end == "destroyed":
+            store.destroy(key(1))
+        else:  # and its process died half way
+            meta = valkey.ask("HGET", place(), "t").partition(" ")[2]
+            valkey.ask("HSET", place(), "t", f"{key(7)} {meta}")
         with pytest.raises(KeyTaken):
             rotation.result()
     assert store.load(key(1)) is Missing.UNKNOWN, "it must not be dug out"
@@ -614,6 +623,40 @@ def test_a_primary_that_became_a_replica_is_an_error_and_heals(own_valkey, opene
     assert primary.ask("DBSIZE") == "0"
 
 
+def test_a_name_that_moves_to_the_new_primary_is_followed(own_valkey, opened):
+    """As managed services do it: the old primary lives on as a replica."""
+    old, new = own_valkey(), own_valkey()
+    new.ask("REPLICAOF", "127.0.0.1", str(old.port))
+    with Relay("127.0.0.1", old.port) as name:
+        store = opened(f"redis://127.0.0.1:{name.port}")
+        store.create(key(1), record(a=b"1"), 600)
+        store.save(key(1), Delta(), 600)
+        wait_until(lambda: new.ask("DBSIZE") == "1", lambda: "not replicated")
+        new.ask("REPLICAOF", "NO", "ONE")
+        old.ask("REPLICAOF", "127.0.0.1", str(new.port))
+        name.target = "127.0.0.1", new.port
+        store.save(key(1), Delta({"a": b"2"}), 600)
+        assert fields(store) == {"a": b"2"}
+        assert name.connections == 2
+
+
+def test_a_server_that_answers_drop_by_drop_has_no_more_time_than_others(opened):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            client, _ = listener.accept()
+            with client, suppress(OSError):
+                for _ in range(50):
+                    client.sendall(b"+")
+                    time.sleep(0.1)
+
+        server = threading.Thread(target=answer)
+        server.start()
+        store = opened(f"redis://127.0.0.1:{listener.getsockname()[1]}", deadline=0.5)
+        assert isinstance(quickly(lambda: store.load(key(1)), 0.5), StoreTimeout)
+        server.join()
+
+
 def test_no_error_tells_what_was_stored(own_valkey, opened):
     """Neither a server's refusal, which may quote what was sent, nor a broken connection."""
     server = own_valkey(rename_command=("EVALSHA", ""))
@@ -670,6 +713,17 @@ def test_a_fork_while_other_threads_are_in_a_call_leaves_the_child_able_to_work(
         done.set()
         for thread in threads:
             thread.join()
+
+
+def test_a_store_that_is_dropped_closes_its_connections(valkey):
+    """Warnings are errors here: also that of a socket which nobody closed."""
+    store = RedisStore(url=f"{valkey.url}?client_name=dropped")
+    store.load(key(1))
+    assert "name=dropped" in valkey.ask("CLIENT", "LIST")
+    del store
+    gc.collect()
+    gone = lambda: "name=dropped" not in valkey.ask("CLIENT", "LIST")  # noqa: E731
+    wait_until(gone, lambda: "the connection is still open")
 
 
 def test_more_threads_than_connections_wait_for_each_other(relay, opened):
