@@ -1,0 +1,79 @@
+"""Each name of Beaker's session classes is here too, or in the table that says why not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nocookie import Session, SessionObject
+from nocookie.options import OPTIONS, REFUSED
+from nocookie.sealed import SealedSession
+
+PAGE = (Path(__file__).parent.parent / "docs" / "from-beaker.md").read_text("utf-8")
+GONE = {
+    name
+    for row in PAGE[PAGE.index("## Names that are gone") :].splitlines()
+    if row.startswith("| `")
+    for name in re.findall(r"`(\w+)(?:\(\))?`", row.split("|")[1])
+}
+
+words = str.split
+
+#: The public names of Beaker 1.14.1's classes, instance attributes among them.
+SESSION = words("""
+    accessed_dict clear cookie cookie_domain cookie_expires cookie_path created crypto_module
+    data_dir data_serializer delete domain encrypt_key encrypt_nonce_size get get_by_id has_key
+    httponly id invalidate invalidate_corrupt is_new items key keys last_accessed load lock
+    namespace namespace_args namespace_class path pop popitem regenerate_id request revert
+    samesite save save_atime secret secure serialize_cookie_date serializer setdefault timeout
+    type unlock update use_cookies validate_key values was_invalidated
+""")
+OBJECT = words("""
+    accessed clear delete dirty get get_by_id has_key invalidate items keys load persist pop
+    popitem regenerate_id revert save setdefault update values
+    id is_new created last_accessed timeout
+""")
+COOKIE = words("""
+    clear cookie created delete domain has_key id invalidate is_new path save
+    regenerate_id items keys values get update
+""")
+
+#: The options of Beaker's middleware and of its stores.
+BEAKER_OPTIONS = words("""
+    use_cookies id key type data_dir lock_dir timeout save_accessed_time auto invalidate_corrupt
+    data_serializer encrypt_key validate_key encrypt_nonce_bits crypto_type secret cookie_expires
+    cookie_domain cookie_path secure httponly samesite session_class namespace_class
+    webtest_varname log_file url table_name schema_name sa_opts bind table memcache_module
+    file_dir dbm_dir dbmmodule client urls
+""")
+
+
+@pytest.mark.parametrize("name", SESSION)
+def test_a_name_of_the_session_is_there_or_in_the_table(name):
+    assert hasattr(Session, name) is not (name in GONE)
+
+
+@pytest.mark.parametrize("name", OBJECT)
+def test_a_name_of_the_session_object_is_there(name):
+    assert hasattr(SessionObject, name)
+
+
+@pytest.mark.parametrize("name", COOKIE)
+def test_a_name_of_the_cookie_session_is_there_or_in_the_table(name):
+    assert hasattr(SealedSession, name) is not (name in GONE)
+
+
+@pytest.mark.parametrize("name", BEAKER_OPTIONS)
+def test_an_option_is_taken_or_refused_with_what_to_do_instead(name):
+    assert (name in OPTIONS) is not (name in REFUSED)
+    assert len(REFUSED.get(name, "a sentence of some length")) > 5
+
+
+def test_the_lists_are_beakers_own():
+    beaker = pytest.importorskip("beaker.session", reason="Beaker is a guest of the benchmark")
+
+    def public(cls):
+        return {name for name in dir(cls) if not name.startswith("_")}
+
+    assert public(beaker.Session) <= {*SESSION, "copy", "fromkeys"}
+    assert public(beaker.SessionObject) <= set(OBJECT)
