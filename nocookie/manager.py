@@ -81,6 +81,7 @@ class SessionManager:
                 "there, such as query:sid or path:~"
             )
         self.prepares = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
+        self._renewing = [c for c in self.carriers if getattr(c, "renews", False)]
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
         if self._in_url and self.backend.tokens is not None:
             raise ConfigError(
@@ -143,15 +144,25 @@ class SessionManager:
         """
         real = session._sess
         if real is not None:
-            if self._guards and real._id is not None:
-                self._check_head(real._id, reply)
+            is_cached = False
+            id = real._id
+            if id is not None and self._guards:
+                is_told = False
+                for name, value in reply.headerlist:
+                    if id in value:
+                        is_told = True
+                    # By its length first: most headers are done with quickly.
+                    elif len(name) == 13 and name.lower() == "cache-control":
+                        is_cached = True
+                if is_told:
+                    self._check_head(id, reply)
             if real._marked or real._touch_due or self._auto:
                 real._commit()
             for name in self._vary:
                 reply.add_word("Vary", name)
             if real._values is not None:
                 self._propagate(real, reply)
-                if self._guards and real._id is not None and real._key is not None:
+                if is_cached and real._key is not None:
                     self._watch_body(real, reply)
                 return
         if ids_taken(reply.environ):
@@ -163,11 +174,11 @@ class SessionManager:
         tell = real._id is not real._given and real.must_propagate
         if tell:
             self._tell(real, reply)
-        elif brought_by is not None:
-            if real._ended:
+        elif real._ended:
+            if brought_by is not None:
                 brought_by.forget(reply)
-            elif getattr(brought_by, "renews", False) and real._is_due():
-                brought_by.place(real._carried, reply)
+        elif self._renewing and brought_by in self._renewing and real._is_due():
+            brought_by.place(real._carried, reply)
         if not self.in_url:
             if tell:
                 _keep_in(reply, False)
@@ -232,11 +243,6 @@ class SessionManager:
     # -- the leak guard
 
     def _check_head(self, id: str, reply: Reply) -> None:
-        for _, value in reply.headerlist:
-            if id in value:
-                break
-        else:
-            return
         where = scope_of(reply.environ, _ANYWHERE, NO_ID, self._origin)
         where.mount = []  # within the origin, the application may send its id where it likes
         why = leak_in_head(reply, id, where, self._is_id_header)

@@ -181,18 +181,20 @@ class _Exchange(SessionObject):
 
     def _send(self) -> None:
         """Commit, then let the head go. Raises `StoreError` or `SessionConflict` before."""
-        self._send_head(*self._commit())
+        status, headers = self._commit()
+        self._sent = True
+        self._server_write = self._start_response(status, headers)
 
     def _send_all(self, body: Iterable[bytes], as_it_is: bool) -> Iterable[bytes]:
         """As `_send`, where the whole body is there; return what is to be sent of it."""
-        assert self._environ is not None
-        head = self._environ.get("REQUEST_METHOD") == "HEAD"
         status, headers = self._commit(as_it_is)
         if self._rewriter is not None:
             body = rewritten = self._rewritten(body)
-            if not head:
+            assert self._environ is not None
+            if self._environ.get("REQUEST_METHOD") != "HEAD":
                 headers = [*headers, ("Content-Length", str(len(rewritten[0])))]
-        self._send_head(status, headers)
+        self._sent = True
+        self._start_response(status, headers)
         return body
 
     def _commit(self, as_it_is: bool = False) -> tuple[str, Headers]:
@@ -206,12 +208,9 @@ class _Exchange(SessionObject):
         # A copy: the application's list may be a constant.
         reply = Reply(status, list(headers), self._environ, as_it_is)
         self._manager.commit(self, reply)
-        self._rewriter = reply.rewriter
+        if reply.rewriter is not None:
+            self._rewriter = reply.rewriter
         return reply.status, reply.headerlist
-
-    def _send_head(self, status: str, headers: Headers) -> None:
-        self._sent = True
-        self._server_write = self._start_response(status, headers)
 
     def _rewritten(self, rest: Iterable[bytes]) -> list[bytes]:
         """Return the rest of the body with ids on its links."""
