@@ -26,7 +26,7 @@ from nocookie.testing import FakeClock, StoreSuite
 pytestmark = pytest.mark.server
 
 #: Seconds that a call may take beyond its deadline on a busy machine.
-SLACK = 1.0
+SLACK = 3.0
 
 
 def key(number):
@@ -490,8 +490,9 @@ def test_a_lost_answer_to_what_may_be_repeated_is_asked_again(distant, relay, st
 
 
 def test_a_slow_server_is_waited_for_without_more_trips(distant, relay):
-    relay.delay, relay.jitter = 0.2, 0.2
     distant.create(key(1), record(a=b"1"), 600)
+    distant.load(key(1))
+    relay.delay, relay.jitter = 0.2, 0.2
     distant.save(key(1), Delta({"a": b"2"}), 600)
     before = relay.requests
     assert fields(distant) == {"a": b"2"}
@@ -500,9 +501,9 @@ def test_a_slow_server_is_waited_for_without_more_trips(distant, relay):
 
 def test_the_deadline_counts_for_all_steps_together(relay, opened):
     """To connect takes several trips, each of which alone would be fast enough."""
-    relay.delay = 0.4
-    store = opened(f"redis://127.0.0.1:{relay.port}", deadline=0.6)
-    assert isinstance(quickly(lambda: store.load(key(1)), 0.6 - SLACK + 0.5), StoreTimeout)
+    relay.delay = 1.9
+    store = opened(f"redis://127.0.0.1:{relay.port}")
+    assert isinstance(quickly(lambda: store.load(key(1)), 2.0), StoreTimeout)
     relay.delay = 0
     assert store.load(key(1)) is Missing.UNKNOWN
 
@@ -527,7 +528,7 @@ def test_a_large_save_to_a_frozen_server_ends_with_the_deadline(own_valkey, open
     store.create(key(1), record(a=b"1"), 600)
     server.freeze()
     try:
-        call = lambda: store.save(key(1), Delta({"a": b"x" * 50_000_000}), 600)  # noqa: E731
+        call = lambda: store.save(key(1), Delta({"a": b"x" * 20_000_000}), 600)  # noqa: E731
         assert isinstance(quickly(call, 0.3), StoreTimeout)
     finally:
         server.thaw()

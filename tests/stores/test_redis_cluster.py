@@ -269,7 +269,7 @@ def test_a_frozen_primary_costs_its_own_sessions_the_deadline_and_others_nothing
                 answers[number] = fields(store, number)
             except StoreTimeout:
                 answers[number] = None
-            assert time.monotonic() - begun < 0.4 + 1
+            assert time.monotonic() - begun < 0.4 + 3
             if list(answers.values()).count(None) == 2:
                 break
         until = time.monotonic() + WINDOW
