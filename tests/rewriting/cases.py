@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nocookie.rewriting import InParameter, InQuery, InSegment, Scope
+from nocookie.places import InParameter, InQuery, InSegment
+from nocookie.rewriting import Scope
 
 CORPUS = Path(__file__).parent / "corpus"
 PLACES = {"query": InQuery, "path": InSegment, "param": InParameter}

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rewriting.cases import cases, scope_of
 
-from nocookie.rewriting import InParameter, InQuery, InSegment, Scope
+from nocookie.places import InParameter, InQuery, InSegment
+from nocookie.rewriting import Scope
 
 ID, OLD = "S" * 43, "O" * 43
 GRAMMAR = re.compile(r"[A-Za-z0-9_-]{43}")

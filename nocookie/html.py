@@ -1,0 +1,865 @@
+"""Ids on the links and forms of an HTML page, while it streams by.
+
+What a browser would make of the page decides, so the page is cut into tokens by the rules of the
+HTML standard (section 13.2.5): comments, raw text, script escapes, attributes of which the first
+of a name counts. No tree is built. Where a tag's meaning depends on the tree (inside `svg`,
+`select`, `noscript`), both readings have to agree; where they do not, the rest of the page is
+left as it is. Which URL gets the id is the business of `nocookie.rewriting`.
+
+Bytes go out as they came in, edits apart: an id, quotes around an unquoted value, a hidden input
+after a GET form, whose action's query a browser would throw away.
+
+Memory is bounded. A tag longer than `TAG_LIMIT` passes without an id. A GET form is held back up
+to its end, because a submitter in it may lead to another origin and would take the hidden input
+there; if the end does not come within `FORM_LIMIT`, the form gets nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from nocookie.markup import (
+    ATTRIBUTES,
+    BASE_TAG,
+    BASE_TAIL,
+    BREAKOUT,
+    CDATA,
+    CDATA_AS_COMMENT,
+    CDATA_CONTRADICTS,
+    CDATA_EITHER_WAY,
+    CDATA_LOWER,
+    DEPTH_LIMIT,
+    DULL,
+    ESCAPES,
+    FORMATTING,
+    HOLDS_HTML,
+    IS_TAG,
+    NOSCRIPT_END,
+    OTHER,
+    PLAIN,
+    PLAIN_END,
+    RAW,
+    RAW_END,
+    RAW_END_IN_NOSCRIPT,
+    RAW_TAIL,
+    SCRIPT,
+    TAG,
+    TEXT,
+    VOID,
+    Attribute,
+    beginning,
+    closes_itself,
+    decoded,
+    written,
+)
+from nocookie.places import Base, Edits
+from nocookie.rewriting import Scope
+
+__all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable"]
+
+#: The longest tag, in bytes, that is looked into.
+TAG_LIMIT: Final = 65_536
+#: How many bytes, from the form's tag on, are held back until we know who submits it.
+FORM_LIMIT: Final = 262_144
+
+#: Encodings in which every byte below 128 is the ASCII character (WHATWG Encoding, its names
+#: and the common labels). Not Shift_JIS, Big5 or GBK, where it may be half of another one.
+_ENCODINGS: Final = frozenset(
+    ["utf-8", "utf8", "us-ascii", "ascii", "latin1", "koi8-r", "koi8-u", "macintosh", "ibm866"]
+    + [f"iso-8859-{n}" for n in (*range(1, 12), *range(13, 17))]
+    + [f"windows-{n}" for n in (874, *range(1250, 1259))]
+    + [f"cp{n}" for n in range(1250, 1259)]
+    + ["euc-jp"]
+)
+
+
+def is_rewritable(status: str, headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether a response's body is HTML that may be rewritten.
+
+    It is if it is whole, named `text/html`, in an encoding in which markup is ASCII, not
+    compressed, and not for saving: a file should not hold a live id.
+    """
+    kind = None
+    for name, value in headers:
+        match name.lower():
+            case "content-type":
+                if kind is not None:
+                    return False
+                kind = value
+            case "content-encoding" | "transfer-encoding":
+                if value.strip().lower() not in ("", "identity"):
+                    return False
+            case "content-range":
+                return False
+            case "content-disposition":
+                if value.partition(";")[0].strip().lower() != "inline":
+                    return False
+    if kind is None or status[:3] in ("204", "206", "304"):
+        return False
+    media, *parameters = kind.split(";")
+    if media.strip().lower() != "text/html":
+        return False
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip("\"'").lower() in _ENCODINGS
+    return True
+
+
+#: What gets an id, and what is looked into for it.
+_LINKS: Final = {b"a": b"href", b"area": b"href", b"iframe": b"src", b"frame": b"src"}
+_SUBMITTERS: Final = frozenset(b"button input select textarea".split())
+_EDITED: Final = frozenset((*_LINKS, *_SUBMITTERS, b"base", b"form", b"meta"))
+_BLANK: Final = "".join(map(chr, range(0x21)))
+_ABSOLUTE: Final = re.compile(r"[\x00-\x20]*[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+class _Held:
+    """Bytes that wait for a decision."""
+
+    __slots__ = ("choice", "plain", "with_id")
+
+    def __init__(self, plain: bytes, with_id: bytes) -> None:
+        self.plain = plain
+        self.with_id = with_id
+        self.choice: bytes | None = None
+
+
+class _Form:
+    """The form that is open."""
+
+    __slots__ = ("held", "in_noscript", "is_get", "start", "to_the_end")
+
+    def __init__(self, start: int, *, is_get: bool, in_noscript: bool) -> None:
+        self.start = start
+        self.is_get = is_get
+        self.in_noscript = in_noscript
+        #: What waits for its end: its tag, and a field of our name. Empty once decided.
+        self.held: list[_Held] = []
+        #: Whether elements behind its end tag may still belong to it.
+        self.to_the_end = False
+
+    def decide(self, with_id: bool) -> None:
+        for held in self.held:
+            held.choice = held.with_id if with_id else held.plain
+        self.held.clear()
+
+
+class HtmlRewriter:
+    """Rewrites one page: `feed` it, then `close` it. Cut as you like, the result is the same.
+
+    *on_leak* is called with a few words, never with the id, when the page leads an id to another
+    origin (an application that propagates by hand), or when it would have and was stopped.
+
+    Give *sniffed* as true if the response names no charset, so that browsers guess one.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        sniffed: bool = True,
+        tag_limit: int = TAG_LIMIT,
+        form_limit: int = FORM_LIMIT,
+        on_leak: Callable[[str], object] = lambda what: None,
+    ) -> None:
+        self._scope = scope
+        self._sniffed = sniffed
+        self._tag_limit = tag_limit
+        self._form_limit = form_limit
+        self._on_leak = on_leak
+        self._field = scope.place.field
+        #: Whether the rest goes through as it is.
+        self._off = False
+        self._is_first = True
+
+        # The input that is not consumed yet. Its first `_ghost` bytes were not in the page: they
+        # stand for a longer beginning that has gone out.
+        self._buffer = b""
+        self._waiting: list[bytes] = []
+        self._waiting_size = 0
+        self._ghost = 0
+        #: Where in the page the buffer starts.
+        self._offset = 0
+        #: Up to where the buffer has gone to `_out`.
+        self._copied = 0
+        self._out: list[bytes | _Held] = []
+
+        # Where we are.
+        self._raw: bytes | None = None
+        #: 0 script, 1 `<!--` in it, 2 `<script` in that (HTML, "script data escaped" and on).
+        self._escaped = 0
+        #: An element whose content must be plain for both readings to agree.
+        self._plain: bytes | None = None
+        self._foreign: list[bytes] = []
+        self._select = 0
+        self._template = 0
+        self._in_noscript = False
+        #: Whether we may be in a frameset, in svg or in select for all we know.
+        self._lost = False
+        self._has_table = False
+
+        # Elements open since the outermost that counts; is each closed in its order?
+        self._open: list[bytes] = []
+        self._untidy = False
+
+        self._form: _Form | None = None
+        #: Forms that wait for the end of the page, the open one among them.
+        self._pending: list[_Form] = []
+        #: Whether an open form may be closed or not, for all we know: then no other gets an id.
+        self._form_is_stuck = False
+        #: Whether a submitter that names its form by id leads to another origin.
+        self._foreign_by_name = False
+
+        self._has_base = False
+        #: Whether there may be a base, and we cannot tell which: then no relative URL gets an id.
+        self._is_blind = False
+        #: The base of relative URLs that went out with the id: another would lead them elsewhere.
+        self._relied: Base | None = None
+
+    # --- In and out -------------------------------------------------------------------------
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what can go out, now that *chunk* has come."""
+        if self._off:
+            return self._passed(chunk)
+        if self._is_first:
+            chunk = self._buffer + chunk
+            self._buffer = b""
+            if len(chunk) < 2:
+                self._buffer = chunk
+                return b""
+            self._is_first = False
+            if chunk[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16, whatever the header says
+                self._off = True
+                return chunk
+        rest = b""
+        if self._sniffed:
+            # ISO-2022-JP, which browsers guess: what looks like a tag may be Japanese.
+            escape = chunk.find(b"\x1b")
+            if escape >= 0:
+                chunk, rest = chunk[:escape], chunk[escape:]
+        if IS_TAG.match(self._buffer) and b">" not in chunk and not rest:
+            # No tag ends without one, and to look again at each byte would take long.
+            self._waiting_size += len(chunk)
+            if self._waiting_size < self._tag_limit // 4:
+                self._waiting.append(chunk)
+                return b""
+        if self._waiting:
+            chunk = b"".join((*self._waiting, chunk))
+            self._waiting.clear()
+            self._waiting_size = 0
+        buffer = self._buffer + chunk if self._buffer else chunk
+        self._copied = self._ghost
+        self._keep(buffer, self._scan(buffer))
+        if rest:
+            self._give_up()
+            unfinished, self._buffer = self._buffer[self._ghost :], b""
+            if BASE_TAG.match(unfinished):
+                unfinished = self._passed(unfinished)
+            self._out += unfinished, self._passed(rest)
+        return self._flushed()
+
+    def close(self) -> bytes:
+        """Return what is left, when the page is over."""
+        tail = self._buffer[self._ghost :] + b"".join(self._waiting)
+        end = self._offset + len(self._buffer) + self._waiting_size
+        for form in self._pending:
+            form.decide(not self._off and end - form.start <= self._form_limit)
+        self._pending.clear()
+        self._buffer, self._waiting, self._off = b"", [], True
+        self._out.append(tail)
+        return self._flushed()
+
+    def _passed(self, chunk: bytes) -> bytes:
+        """Return what we do not look into, less a base that would lead the links above away."""
+        if self._relied is None or self._has_base:
+            return chunk
+        chunk = self._buffer + chunk
+        tail = BASE_TAIL.search(chunk)
+        at = tail.start() if tail else len(chunk)
+        self._buffer = chunk[at:]
+        return BASE_TAG.sub(rb"\g<0>-off", chunk[:at])
+
+    def _keep(self, buffer: bytes, consumed: int) -> None:
+        if self._copied < consumed:
+            self._out.append(buffer[self._copied : consumed])
+        self._ghost = max(self._ghost - consumed, 0)
+        self._buffer = buffer[consumed:]
+        self._offset += consumed
+        if not self._off and self._buffer:
+            self._shorten()
+        if self._off:
+            rest, self._buffer = self._buffer[self._ghost :], b""
+            self._out.append(self._passed(rest))
+        for form in list(self._pending):
+            if self._offset - form.start > self._form_limit:
+                self._decide(form, False)
+
+    def _flushed(self) -> bytes:
+        if len(self._out) == 1 and isinstance(self._out[0], bytes):
+            return self._out.pop()  # type: ignore[return-value]
+        ready: list[bytes] = []
+        for item in self._out:
+            if isinstance(item, _Held):
+                if item.choice is None:
+                    break
+                item = item.choice
+            ready.append(item)
+        del self._out[: len(ready)]
+        return b"".join(ready)
+
+    def _give_up(self) -> None:
+        """Leave the rest as it is."""
+        self._off = True
+        for form in self._pending:
+            form.decide(False)
+        self._pending.clear()
+
+    def _shorten(self) -> None:
+        """Let the beginning of an unfinished token go, if all that counts is how it goes on."""
+        buffer = self._buffer
+        ghost = None
+        if self._raw or buffer[:1] != b"<":
+            return
+        if self._plain or self._in_noscript or (buffer.startswith(CDATA) and self._is_unsure):
+            # To be seen whole, or not at all.
+            if len(buffer) - self._ghost > self._tag_limit:
+                self._give_up()
+            return
+        if buffer.startswith(b"<!--"):
+            if len(buffer) > 16:
+                ghost, kept = b"<!--x", 3
+        elif buffer.startswith((b"<!", b"<?")) or re.match(rb"</[^A-Za-z]", buffer):
+            if len(buffer) > 16:
+                ghost, kept = b"<?", 0
+        elif len(buffer) - self._ghost > self._tag_limit:
+            ghost, kept = beginning(buffer), 0
+        if ghost is not None:
+            size = len(buffer)
+            self._out.append(buffer[self._ghost : size - kept])
+            self._buffer = ghost + buffer[size - kept :]
+            self._offset += size - kept - len(ghost)
+            self._ghost = len(ghost)
+
+    # --- Tokens -----------------------------------------------------------------------------
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether what is raw text in HTML may be something else here."""
+        return bool(self._foreign or self._lost or self._select)
+
+    def _scan(self, buffer: bytes) -> int:
+        """Return up to where the buffer is done with."""
+        at, size = 0, len(buffer)
+        while True:
+            if self._raw is not None:
+                at = self._in_raw(buffer, at)
+                if self._raw is not None or self._off:
+                    return at
+            elif self._plain is not None:
+                done = self._in_plain(buffer, at)
+                if done < 0 or self._off:
+                    return at
+                at = done
+            if self._open or self._foreign or self._in_noscript:
+                at = TEXT.match(buffer, at).end()  # type: ignore[union-attr]
+            else:
+                at = DULL.match(buffer, at).end()  # type: ignore[union-attr]
+            if at == size:
+                return at
+            tag = TAG.match(buffer, at)
+            token = tag or self._other(buffer, at)
+            if token is None or self._off:
+                return at
+            if self._in_noscript and self._is_disputed(token):
+                self._give_up()
+                return at
+            if tag is not None:
+                self._on_tag(buffer, tag)
+            at = token.end()
+            if self._off:
+                return at
+
+    def _is_disputed(self, token: re.Match[bytes]) -> bool:
+        """Whether noscript ends inside a token, if its content is text for the browser."""
+        text = token[0].lower()
+        inside = text[2:] if NOSCRIPT_END.match(text) else text
+        return b"</noscript" in inside or len(text) > self._tag_limit
+
+    def _other(self, buffer: bytes, at: int) -> re.Match[bytes] | None:
+        if not buffer.startswith(CDATA, at):
+            return OTHER.match(buffer, at)
+        if not self._is_unsure:
+            return CDATA_AS_COMMENT.match(buffer, at)
+        found = CDATA_EITHER_WAY.match(buffer, at)
+        too_long = found is not None and found.end() - at > self._tag_limit
+        if too_long or (found is None and CDATA_CONTRADICTS.match(buffer, at)):
+            self._give_up()
+        return found
+
+    def _in_raw(self, buffer: bytes, at: int) -> int:
+        """Return where raw text ends, or up to where it has been seen."""
+        raw = self._raw
+        assert raw is not None
+        if raw == b"script":
+            return self._in_script(buffer, at)
+        ends = RAW_END_IN_NOSCRIPT if self._in_noscript else RAW_END
+        end = ends[raw].search(buffer, at)
+        if end is None:
+            tail = buffer.find(b"<", max(at, len(buffer) - RAW_TAIL))
+            return len(buffer) if tail < 0 else tail
+        if self._in_noscript and end[1]:
+            self._give_up()
+        self._raw = None
+        return end.start()
+
+    def _in_script(self, buffer: bytes, at: int) -> int:
+        if self._in_noscript:
+            # Rare, and what ends it would be disputed.
+            self._give_up()
+            return at
+        while found := SCRIPT.search(buffer, at):
+            at = found.end()
+            if found[1]:
+                self._escaped = self._escaped or 1
+                at -= 2  # its dashes count for --> as well
+            elif found[2]:
+                self._escaped = 0
+            elif found[3]:
+                if self._escaped < 2:
+                    self._escaped = 0
+                    self._raw = None
+                    return found.start()
+                self._escaped = 1
+            elif self._escaped:
+                self._escaped = 2
+        return max(at, len(buffer) - RAW_TAIL)
+
+    def _in_plain(self, buffer: bytes, at: int) -> int:
+        """Return where plain content ends; -1 if that is not to be seen yet."""
+        name = self._plain
+        assert name is not None
+        end = PLAIN.match(buffer, at).end()  # type: ignore[union-attr]
+        rest = buffer[end:]
+        if end - at <= self._tag_limit:
+            if PLAIN_END[name].match(rest):
+                self._plain = None
+                return end
+            unfinished = b"<" not in rest[1:] and (
+                rest.startswith((b"<!--", CDATA))
+                or any(
+                    mark.startswith(rest.lower()) for mark in (b"</" + name, b"<!--", CDATA_LOWER)
+                )
+            )
+            if unfinished and len(buffer) - at <= self._tag_limit:
+                return -1
+        self._plain = None
+        if name in RAW:
+            self._give_up()
+        else:
+            self._lose()
+        return at
+
+    # --- Tags -------------------------------------------------------------------------------
+
+    def _on_tag(self, buffer: bytes, tag: re.Match[bytes]) -> None:
+        start, end = tag.span()
+        name = tag[2].lower()
+        if tag[1]:
+            self._on_end_tag(name, self._offset + end)
+            return
+        # A tag that began before the buffer, or is too long, has an effect but is not edited.
+        is_seen = start >= self._ghost and end - start <= self._tag_limit
+        attributes = self._attributes(buffer, tag) if name in _EDITED and is_seen else None
+        self._follow(name, buffer, tag)
+        if name == b"base":
+            self._on_base(buffer, attributes)
+        elif name == b"form":
+            self._on_form(buffer, tag, attributes)
+        elif attributes is None:
+            if name in _SUBMITTERS:
+                self._on_foreign_submitter(by_name=True)
+        elif name in _SUBMITTERS:
+            self._on_control(name, buffer, tag, attributes)
+        elif name == b"meta":
+            self._on_meta(buffer, attributes)
+        else:
+            self._on_link(name, buffer, attributes)
+
+    def _follow(self, name: bytes, buffer: bytes, tag: re.Match[bytes]) -> None:
+        """Note where a start tag leads us."""
+        was_unsure = self._is_unsure
+        in_foreign = bool(self._foreign)
+        is_closed = (in_foreign or name in (b"svg", b"math")) and closes_itself(buffer, tag)
+        if in_foreign and name in BREAKOUT:
+            self._lose_order()
+        if name not in VOID and not is_closed and not (name == b"form" and self._form):
+            counts = name in FORMATTING or name in (b"svg", b"math")
+            if not self._untidy and (self._open or counts):
+                self._open.append(name)
+                if len(self._open) > DEPTH_LIMIT:
+                    self._lose_order()
+        match name:
+            case b"svg" | b"math" if not is_closed:
+                self._foreign.append(name)
+                if len(self._foreign) > DEPTH_LIMIT:
+                    self._lose()
+            case b"select":
+                self._select += 1
+            case b"template":
+                self._template += 1
+                if self._select:
+                    self._lose()
+            case b"noscript":
+                self._in_noscript = True
+            case b"frameset":
+                self._lose()
+            case b"table":
+                self._has_table = True
+            case b"plaintext":
+                self._give_up()
+        if is_closed:
+            if name in RAW:
+                self._lose()  # closed in svg, but not in HTML
+        elif name in RAW and not was_unsure:
+            self._raw = name
+            self._escaped = 0
+        elif name in RAW or (in_foreign and name in HOLDS_HTML):
+            self._plain = name
+
+    def _on_end_tag(self, name: bytes, end: int) -> None:
+        if self._open:
+            if self._open[-1] == name:
+                self._open.pop()
+            else:
+                self._lose_order()
+        match name:
+            case b"svg" | b"math" if self._foreign:
+                if self._foreign.pop() != name:
+                    self._lose()
+            case b"select" if self._select:
+                self._select -= 1
+            case b"template" if self._template:
+                self._template -= 1
+            case b"noscript" if self._in_noscript:
+                self._in_noscript = False
+                if self._form and self._form.in_noscript:
+                    self._form_is_stuck = True
+            case b"form" if self._form and not self._template:
+                self._on_form_end(self._form, end)
+
+    def _lose_order(self) -> None:
+        """Elements are not closed in their order: a form's end tag need not end it."""
+        self._untidy = True
+        self._open.clear()
+        if self._form:
+            self._form.to_the_end = True
+
+    def _lose(self) -> None:
+        """Whether this is HTML, svg or select cannot be told any more."""
+        self._lost = True
+        self._foreign.clear()
+        self._lose_order()
+
+    # --- Links ------------------------------------------------------------------------------
+
+    def _on_link(self, name: bytes, buffer: bytes, attributes: dict[bytes, Attribute]) -> None:
+        if b"ping" in attributes:
+            return  # the ping of another origin gets the link's URL in a header
+        attribute = attributes.get(_LINKS[name])
+        if attribute is None and name == b"a" and self._is_unsure:
+            attribute = attributes.get(b"xlink:href")
+        if attribute is None:
+            return
+        text, marks = decoded(buffer[attribute.start : attribute.end])
+        if name in (b"iframe", b"frame") and text.strip(_BLANK)[:1] in ("", "#"):
+            return  # no page, or the page in itself
+        edits = self._scope.edits(text)
+        if edits:
+            self._edit(buffer, attribute, text, marks, edits)
+        elif edits is None:
+            self._look_for_leak(text, name)
+
+    def _on_meta(self, buffer: bytes, attributes: dict[bytes, Attribute]) -> None:
+        kind, content = attributes.get(b"http-equiv"), attributes.get(b"content")
+        if kind is None or content is None:
+            return
+        if decoded(buffer[kind.start : kind.end])[0].lower() != "refresh":
+            return
+        text, marks = decoded(buffer[content.start : content.end])
+        edits = self._scope.refresh_edits(text)
+        if edits:
+            self._relied = self._scope.base
+            self._edit(buffer, content, text, marks, edits)
+        elif edits is None:
+            self._look_for_leak(text, b"meta")
+
+    def _on_base(self, buffer: bytes, attributes: dict[bytes, Attribute] | None) -> None:
+        if attributes is None:
+            self._give_up()
+            return
+        href = attributes.get(b"href")
+        if href is None or self._template:
+            return  # no effect, or no part of the document
+        text, _ = decoded(buffer[href.start : href.end])
+        scope = self._scope.under(text)
+        is_sure = not self._is_unsure and not self._in_noscript
+        if self._has_base and is_sure and not self._has_table:
+            return  # the first counts, and what a table throws out may come before it
+        if self._relied is not None and not _is_harmless(scope, self._relied):
+            # The links above have gone out with the id, and would follow this base.
+            self._on_leak("a base behind links")
+            self._replace(buffer, href.at, href.at, b"data-")
+            return
+        if self._has_base or not is_sure or self._is_blind:
+            self._is_blind = True
+            scope = self._scope.under("data:")
+        else:
+            self._has_base = True
+        self._scope = scope
+
+    # --- Forms ------------------------------------------------------------------------------
+
+    def _on_form(
+        self,
+        buffer: bytes,
+        tag: re.Match[bytes],
+        attributes: dict[bytes, Attribute] | None,
+    ) -> None:
+        if self._form and not self._template:
+            return  # browsers ignore a form in a form
+        method = ""
+        action = None
+        if attributes is not None:
+            if b"method" in attributes:
+                found = attributes[b"method"]
+                method = decoded(buffer[found.start : found.end])[0].lower()
+            action = attributes.get(b"action")
+        is_get = method not in ("post", "dialog")
+        form = _Form(self._offset + tag.start(), is_get=is_get, in_noscript=self._in_noscript)
+        if not self._template:
+            self._form = form
+            self._form_is_stuck |= self._is_unsure
+        if attributes is None or method == "dialog":
+            return
+
+        if action is None:
+            text, marks = "", None
+        else:
+            text, marks = decoded(buffer[action.start : action.end])
+        if is_get and self._field is not None:
+            self._hold(buffer, tag, attributes, form, text, marks)
+        elif text:
+            assert action is not None
+            edits = self._scope.edits(text, navigates=True)
+            if edits:
+                self._edit(buffer, action, text, marks, edits)
+            elif edits is None:
+                self._look_for_leak(text, b"form")
+        elif here := self._scope.here():
+            # Without an action it is the page's own URL, whatever the base.
+            if self._scope.at_home:
+                self._relied = self._scope.base
+            if action is None:
+                written = here.translate(ESCAPES).encode("latin-1")
+                self._replace(buffer, tag.end(2), tag.end(2), b' action="' + written + b'"')
+            else:
+                self._edit(buffer, action, text, marks, [(0, 0, here)])
+
+    def _hold(
+        self,
+        buffer: bytes,
+        tag: re.Match[bytes],
+        attributes: dict[bytes, Attribute],
+        form: _Form,
+        text: str,
+        marks: list[int] | None,
+    ) -> None:
+        """Wait for the end of a GET form, to see whether its hidden input would stay with us."""
+        is_ours = not text or self._scope.read(text) is not None
+        if not is_ours:
+            self._look_for_leak(text, b"form")
+            return
+        if self._template or self._form_is_stuck:
+            return
+        if b"id" in attributes:
+            # Any element of the page may name it as its form.
+            form.to_the_end = True
+            if self._foreign_by_name:
+                self._on_leak("a form with a submitter of another origin")
+                return
+        if self._untidy or self._open:
+            # What is open here may be opened again inside the form, and stay open behind it.
+            form.to_the_end = True
+        if not self._untidy:
+            self._open.append(b"form")
+        if text and not _ABSOLUTE.match(text):
+            self._relied = self._scope.base
+        start, end = tag.span()
+        with_id = plain = tag[0]
+        if text:
+            action = attributes[b"action"]
+            edits = self._scope.bare_edits(text)
+            if edits:
+                found = written(buffer, action, text, marks, edits)
+                if found is not None:
+                    at, stop, new = found
+                    with_id = buffer[start:at] + new + buffer[stop:end]
+        name, value = (str(text).translate(ESCAPES) for text in (self._field, self._scope.id))
+        field = f'<input type="hidden" name="{name}" value="{value}">'
+        self._put(buffer, start, end, _Held(plain, with_id + field.encode()), form)
+        self._pending.append(form)
+
+    def _on_form_end(self, form: _Form, end: int) -> None:
+        if self._is_unsure or (self._in_noscript and not form.in_noscript):
+            # Some browsers end the form here, and some do not.
+            self._form_is_stuck = True
+        if self._form_is_stuck:
+            return
+        self._form = None
+        if form.held and not form.to_the_end:
+            self._decide(form, end - form.start <= self._form_limit)
+
+    def _decide(self, form: _Form, with_id: bool) -> None:
+        form.decide(with_id)
+        if form in self._pending:
+            self._pending.remove(form)
+
+    def _on_control(
+        self,
+        name: bytes,
+        buffer: bytes,
+        tag: re.Match[bytes],
+        attributes: dict[bytes, Attribute],
+    ) -> None:
+        values = {
+            key: decoded(buffer[found.start : found.end])[0] for key, found in attributes.items()
+        }
+        action = attributes.get(b"formaction")
+        if action is not None and name in (b"button", b"input"):
+            text, marks = decoded(buffer[action.start : action.end])
+            if text and self._scope.read(text) is None:
+                self._look_for_leak(text, name)
+                self._on_foreign_submitter(by_name=b"form" in attributes)
+            else:
+                self._on_own_submitter(buffer, action, text, marks, values)
+        form = self._form
+        if form and form.held and values.get(b"name") == self._field and b"form" not in values:
+            self._on_field(name, buffer, tag, attributes, values, form)
+
+    def _on_own_submitter(
+        self,
+        buffer: bytes,
+        action: Attribute,
+        text: str,
+        marks: list[int] | None,
+        values: dict[bytes, str],
+    ) -> None:
+        method = values.get(b"formmethod", "").lower()
+        by_get = self._form is not None and self._form.is_get and b"form" not in values
+        if self._field is not None and (method == "get" or (by_get and method != "post")):
+            return  # its query is thrown away; the hidden input goes with it
+        if text:
+            edits = self._scope.edits(text, navigates=True)
+        else:
+            here = self._scope.here()
+            edits = [(0, 0, here)] if here else None
+        if edits:
+            self._edit(buffer, action, text, marks, edits)
+
+    def _on_foreign_submitter(self, *, by_name: bool) -> None:
+        """Keep the id from the forms that it may submit."""
+        self._foreign_by_name |= by_name
+        form = self._form
+        if form and not by_name and not self._template and not self._form_is_stuck:
+            forms = [form]
+        else:
+            forms = [*self._pending, *([form] if form else [])]
+        for each in forms:
+            if each.held:
+                self._on_leak("a form with a submitter of another origin")
+                self._decide(each, False)
+
+    def _on_field(
+        self,
+        name: bytes,
+        buffer: bytes,
+        tag: re.Match[bytes],
+        attributes: dict[bytes, Attribute],
+        values: dict[bytes, str],
+        form: _Form,
+    ) -> None:
+        """The application has put a field of our name into a form that waits."""
+        is_hidden = name == b"input" and values.get(b"type", "").lower() == "hidden"
+        is_sure = not self._is_unsure and not self._in_noscript and not self._template
+        if not is_hidden or not is_sure or b"value" not in values or len(form.held) > 1:
+            self._decide(form, False)
+            return
+        first = form.held[0]
+        first.with_id = first.with_id[: first.with_id.rindex(b"<input ")]
+        start, end = tag.span()
+        with_id = tag[0]
+        value = attributes[b"value"]
+        text = values[b"value"]
+        if text != self._scope.id:
+            edits: Edits = [(0, len(text), self._scope.id)]
+            _, marks = decoded(buffer[value.start : value.end])
+            found = written(buffer, value, text, marks, edits)
+            if found is None:
+                self._decide(form, False)
+                return
+            at, stop, new = found
+            with_id = buffer[start:at] + new + buffer[stop:end]
+        self._put(buffer, start, end, _Held(tag[0], with_id), form)
+
+    # --- Edits ------------------------------------------------------------------------------
+
+    def _attributes(self, buffer: bytes, tag: re.Match[bytes]) -> dict[bytes, Attribute]:
+        """Return the attributes by name in lower case. The first of a name counts."""
+        found: dict[bytes, Attribute] = {}
+        for each in ATTRIBUTES.finditer(buffer, tag.end(2), tag.end()):
+            which = each.lastindex or 1
+            if which > 2:
+                start, end = each.span(which)
+                kind = (b'"', b"'", b" ")[which - 3]
+            else:
+                start = end = each.end()
+                kind = b"=" if which == 2 else b""
+            found.setdefault(each[1].lower(), Attribute(each.start(1), start, end, kind))
+        return found
+
+    def _edit(
+        self,
+        buffer: bytes,
+        attribute: Attribute,
+        text: str,
+        marks: list[int] | None,
+        edits: Edits,
+    ) -> None:
+        found = written(buffer, attribute, text, marks, edits)
+        if found is not None:
+            if not _ABSOLUTE.match(text):
+                self._relied = self._scope.base
+            self._replace(buffer, *found)
+
+    def _replace(self, buffer: bytes, start: int, end: int, new: bytes) -> None:
+        self._out += buffer[self._copied : start], new
+        self._copied = end
+
+    def _put(self, buffer: bytes, start: int, end: int, held: _Held, form: _Form) -> None:
+        self._out += buffer[self._copied : start], held
+        self._copied = end
+        form.held.append(held)
+
+    def _look_for_leak(self, text: str, name: bytes) -> None:
+        if self._scope.id in text:
+            self._on_leak(f"a URL of another origin in <{name.decode()}>")
+
+
+def _is_harmless(scope: Scope, relied: Base) -> bool:
+    """Whether relative URLs that got the id under a base stay inside under the scope's."""
+    base = scope.base
+    return base.own and (not scope.mount or base.segments[:-1] == relied.segments[:-1])
