@@ -300,10 +300,7 @@ class SqlAlchemyStore:
             call.pause()
 
     def _look(self, call: _Call, key: bytes, now: float, again: bool = False) -> Record | Missing:
-        try:
-            rows, _ = call.execute(self._sql.load, {"old": key}, again=again)
-        except _Garbled:
-            return Missing.CORRUPTED
+        rows, _ = call.execute(self._sql.load, {"old": key}, again=again)
         return _record(rows[0], now) if rows else Missing.UNKNOWN
 
     def _call(self) -> _Call:
@@ -615,10 +612,7 @@ class _Call:
             elif isinstance(outcome, _Broken) and again:
                 again = False
             elif not isinstance(outcome, _Busy):
-                try:
-                    raise outcome
-                finally:
-                    del outcome  # or it and this frame would keep each other
+                raise outcome
             self.pause()
 
     def create(self, values: Mapping[str, Any]) -> None:
@@ -647,10 +641,7 @@ class _Call:
 
         try:
             result = self._connected().execute(statement, values)
-            try:
-                rows = list(result.fetchall()) if result.returns_rows else []
-            except (TypeError, ValueError, OverflowError):
-                return _Garbled("the database store: a row is none of ours")
+            rows = list(result.fetchall()) if result.returns_rows else []
             return rows, result.rowcount
         except IntegrityError:
             return KeyTaken()
@@ -672,8 +663,8 @@ class _Call:
         from sqlalchemy.exc import DBAPIError
         from sqlalchemy.schema import CreateIndex, CreateTable
 
-        connection = self._connected()
         try:
+            connection = self._connected()
             if not self._sql.direct:
                 self._table.create(connection, checkfirst=True)
                 return
@@ -693,12 +684,12 @@ class _Call:
 
     def _has_table(self) -> bool:
         from sqlalchemy import inspect
-        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             there = inspect(self._connected()).has_table
             return there(self._table.name, schema=self._table.schema)
-        except DBAPIError:
+        except SQLAlchemyError:
             return False
 
     # -- the connection
@@ -770,10 +761,7 @@ class _Call:
             raise StoreTimeout("the database store: no connection within the deadline")
         connection, failure = outcome
         if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure, outcome
+            raise failure
         self._fresh = True
         self.watch(connection)
         return connection
@@ -895,10 +883,6 @@ class _Watchdog:
 
 class _NoTable(StoreError):
     """The table is missing."""
-
-
-class _Garbled(StoreError):
-    """A row holds what the driver cannot even hand over."""
 
 
 class _Broken(StoreError):

@@ -639,6 +639,13 @@ def test_a_connection_that_an_operator_ends_is_replaced(store, sql):
     assert fields(store) == {"a": b"2"}
 
 
+def test_a_new_connection_is_used_whatever_the_server_says_first(store, monkeypatch):
+    """Only an idle one that has something to say is given up; else there would be no end."""
+    store.create(key(1), record(a=b"1"), 600)
+    monkeypatch.setattr(module._Call, "_is_stale", lambda call: True)
+    assert fields(store) == {"a": b"1"}
+
+
 def test_a_record_that_an_operator_deletes_stays_deleted(store, sql):
     """F08."""
     store.create(key(1), record(a=b"1"), 600)
