@@ -288,6 +288,20 @@ def test_a_frozen_primary_costs_its_own_sessions_the_deadline_and_others_nothing
     store.close()
 
 
+def test_a_process_that_starts_beside_a_frozen_node_asks_the_next(own_cluster):
+    victim, other = own_cluster.primaries()[:2]
+    mine = next(n for n in range(100) if owner(own_cluster, slot_of(own_cluster, n))[0] is other)
+    url = f"redis+cluster://127.0.0.1:{victim.port},127.0.0.1:{other.port}"
+    victim.freeze()
+    try:
+        for _ in range(10):  # which one is asked first is left to chance
+            store = RedisStore(url=url, deadline=1.0)
+            assert store.load(key(mine)) is Missing.UNKNOWN
+            store.close()
+    finally:
+        victim.thaw()
+
+
 LOAD = """
 import json, random, sys, time
 from nocookie.errors import StoreError
