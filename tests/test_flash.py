@@ -148,6 +148,26 @@ def test_looking_for_messages_makes_no_session_and_writes_nothing():
     assert store.trips == []
 
 
+def test_looking_for_messages_saves_nothing_that_the_handler_did_not():
+    @wsgify
+    def application(request):
+        if request.path_info == "/":
+            session["user"] = "ada"
+            session.save()
+        else:
+            session["user"] = "eve"
+            pop_messages()
+        return session["user"]
+
+    store = CountingStore()
+    client = client_of(application, type=store)
+    client.get("/")
+    store.trips.clear()
+    client.get("/looks")
+
+    assert store.trips == ["load"]
+
+
 def test_looking_for_messages_costs_a_known_session_one_load():
     store = CountingStore()
     client = client_of(type=store)

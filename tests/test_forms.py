@@ -7,8 +7,6 @@ import bottle
 import flask
 import pytest
 from helpers import CountingStore, serve
-from pyramid.config import Configurator
-from pyramid.httpexceptions import HTTPForbidden as PyramidForbidden
 from webob import Request, Response
 from webob.dec import wsgify
 from webtest import TestApp
@@ -618,7 +616,12 @@ def test_bottle_views_take_no_request(done, read_before):
     assert done[-1] == "tea"
 
 
+# Pyramid imports what setuptools has deprecated.
+@pytest.mark.filterwarnings("ignore:.*pkg_resources")
 def test_pyramid_views_answer_with_what_pyramid_takes(done):
+    from pyramid.config import Configurator
+    from pyramid.httpexceptions import HTTPForbidden
+
     def page(request):
         return Response(hidden_field())
 
@@ -630,7 +633,7 @@ def test_pyramid_views_answer_with_what_pyramid_takes(done):
         config.add_route("page", "/")
         config.add_route("buy", "/buy")
         config.add_view(page, route_name="page")
-        config.add_view(buy, route_name="buy", decorator=authenticate_form(refuse=PyramidForbidden))
+        config.add_view(buy, route_name="buy", decorator=authenticate_form(refuse=HTTPForbidden))
         app = config.make_wsgi_app()
 
     client = TestApp(SessionMiddleware(app))
@@ -661,3 +664,16 @@ def test_frameworks_that_answer_otherwise_ask_for_the_refusal():
 
     assert client.post("/", headers={"X-Token": token}).text == "fine"
     assert "has no token" in client.post("/")
+
+
+def test_a_token_that_cannot_be_encoded_is_a_wrong_one():
+    @wsgify
+    def application(request):
+        if request.method == "POST":
+            return refusal("\udcff")
+        return authentication_token()
+
+    client = TestApp(SessionMiddleware(application))
+    client.get("/")
+
+    assert "not from here" in client.post("/")
