@@ -77,6 +77,15 @@ def test_a_category_can_be_shown_by_itself():
     assert client.get("/").text == "notice:Bought tea."
 
 
+def test_messages_are_kept_in_a_session_that_its_client_keeps():
+    client = client_of(type="cookie", secret="thirty-two characters, or a few more")
+    client.get("/buy?item=tea")
+    client.get("/buy?item=milk")
+
+    assert client.get("/").text == "notice:Bought tea. notice:Bought milk."
+    assert client.get("/").text == ""
+
+
 def test_cookieless_the_messages_go_with_the_id():
     client = client_of(use_cookies=False)
     id = client.get("/buy?item=tea").headers["X-Session-Id"]

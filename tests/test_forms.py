@@ -151,6 +151,21 @@ def test_a_new_id_means_a_new_token(visit, done, secret):
     assert done == ["tea"]
 
 
+def test_a_session_that_its_client_keeps_has_one_token_too(visit, done):
+    """What the cookie holds is another text after every save; the id stays."""
+    client = visit(type="cookie", secret="thirty-two characters, or a few more")
+    token = token_on(client.get("/"))
+    text = client.cookies["nocookie.session.id"]
+    client.post("/buy", {FIELD: token, "item": "tea"})
+    after = token_on(client.post("/login"))
+
+    assert client.cookies["nocookie.session.id"] != text
+    assert after != token
+    client.post("/buy", {FIELD: token, "item": "milk"}, status=403)
+    client.post("/buy", {FIELD: after, "item": "bread"})
+    assert done == ["tea", "bread"]
+
+
 def test_a_page_without_a_form_makes_no_session(visit):
     store = CountingStore()
     client = visit(type=store)
