@@ -76,7 +76,12 @@ class Page:
             else:
                 continue
             target = resolved(action or self.url, self.base)
-            if form is not None and form in holders and target is not None and not self.is_own(target):
+            if (
+                form is not None
+                and form in holders
+                and target is not None
+                and not self.is_own(target)
+            ):
                 yield target.href
 
     def is_own(self, url):
@@ -132,7 +137,24 @@ URLS = {
 
 #: Elements that a browser opens again behind what has closed them. A field in a form can make
 #: it do so a little sooner than the text behind the field.
-REOPENED = set("a b big code em font i nobr s small strike strong tt u".split())
+REOPENED = frozenset(
+    [
+        "a",
+        "b",
+        "big",
+        "code",
+        "em",
+        "font",
+        "i",
+        "nobr",
+        "s",
+        "small",
+        "strike",
+        "strong",
+        "tt",
+        "u",
+    ]
+)
 
 
 def settled(outline):
