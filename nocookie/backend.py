@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nocookie.codecs import JsonCodec, PickleCodec
 from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, RandomIds, SignedIds
+from nocookie.options import OPTIONS
 from nocookie.sealing import Sealer
 from nocookie.stores import open_store
 from nocookie.stores.base import Missing, Record, Renewing, Store
@@ -26,6 +27,10 @@ TOUCH_EVERY: Final = 60.0
 TOUCH_SHARE: Final = 20
 
 
+#: More than a seal adds to a value.
+SEAL_ROOM: Final = 100
+
+
 class Backend:
     """One application's options, made into the parts that its sessions work with."""
 
@@ -38,6 +43,9 @@ class Backend:
         self.auto: bool = settings["auto"]
         self.max_size: int = settings["max_size"]
         self.max_value_size: int = settings["max_value_size"]
+        #: What is larger is not even looked at: somebody else wrote it. Not less than the default,
+        #: so that lowering the option loses no session.
+        self.decode_limit = max(self.max_value_size, OPTIONS["max_value_size"].default) + SEAL_ROOM
         self.codec = PickleCodec() if settings["data_serializer"] == "pickle" else JsonCodec()
         self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else None
         self.ids: IdScheme

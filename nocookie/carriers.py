@@ -14,8 +14,10 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from urllib.parse import unquote_plus
 
@@ -469,7 +471,13 @@ class Cookie(RawCarrier):
         return _only(value.strip() for value in values)
 
     def place(self, id: str, reply: Reply) -> bool:
-        cookie = make_cookie(self.name, id, max_age=self._max_age(), **self._attributes)
+        cookie = make_cookie(self.name, id, **self._attributes)
+        age = self._max_age()
+        if age is not None:
+            # Not by WebOb, which asks Python 3.12 and newer for the time as it should not.
+            seconds = int(age.total_seconds())
+            ends = formatdate(time.time() + seconds, usegmt=True)
+            cookie = f"{cookie}; Max-Age={seconds}; expires={ends}"
         reply.headerlist.append(("Set-Cookie", cookie))
         return True
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 from base64 import urlsafe_b64decode
 from binascii import b2a_base64
@@ -22,7 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
-from nocookie.sealing import Keyed, derive
+from nocookie.sealing import Keyed, derive, random_bytes
 
 __all__ = ["FINGERPRINT_LENGTH", "GatewayIds", "IdScheme", "NotAnId", "RandomIds", "SignedIds"]
 
@@ -66,7 +65,8 @@ class IdScheme(Protocol):
     key: Callable[[str], str]
 
     def new(self) -> str:
-        """Return an id that nobody could have guessed, or raise OSError: never a weaker one."""
+        """Return an id that nobody could have guessed, or raise `StoreError`: never a
+        weaker one."""
         ...
 
 
@@ -79,7 +79,7 @@ class RandomIds:
         self.key = _remembered(self._key)
 
     def new(self) -> str:
-        return _text(os.urandom(ID_BYTES))
+        return _text(random_bytes(ID_BYTES))
 
     def _key(self, text: str) -> str:
         if not _matches(text):
@@ -96,7 +96,7 @@ class SignedIds(RandomIds):
         self._macs = [Keyed(derive(s, "nocookie id"), size) for s in secrets]
 
     def new(self) -> str:
-        random = os.urandom(RANDOM_BYTES)
+        random = random_bytes(RANDOM_BYTES)
         return _text(random + self._macs[0](random))
 
     def _key(self, text: str) -> str:
@@ -124,7 +124,7 @@ class GatewayIds:
         self.key = _remembered(self._key)
 
     def new(self) -> str:
-        return _text(os.urandom(ID_BYTES))
+        return _text(random_bytes(ID_BYTES))
 
     def _key(self, text: str) -> str:
         if 0 < len(text) <= GATEWAY_ID_LENGTH and text.isprintable():

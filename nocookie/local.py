@@ -63,6 +63,9 @@ class _Proxy(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(_bound())
 
+    def __bool__(self) -> bool:
+        return bool(_bound())
+
     def clear(self) -> None:
         _bound().clear()
 

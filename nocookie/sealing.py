@@ -23,9 +23,9 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from nocookie.errors import ConfigError
+from nocookie.errors import ConfigError, StoreError
 
-__all__ = ["BadSeal", "Keyed", "Sealer", "derive"]
+__all__ = ["BadSeal", "Keyed", "Sealer", "derive", "random_bytes"]
 
 #: 128 bits: a forgery succeeds once in 2**128 tries, and each try costs a store trip.
 MAC_SIZE: Final = 16
@@ -45,6 +45,15 @@ def derive(secret: str, purpose: str) -> bytes:
     """
     prk = hmac.digest(bytes(32), secret.encode(), "sha256")
     return hmac.digest(prk, purpose.encode() + b"\x01", "sha256")
+
+
+def random_bytes(size: int) -> bytes:
+    """Return bytes of the system's generator; never of a weaker one. Raises `StoreError` if it
+    has none to give: then there is no new session, as if the store had failed."""
+    try:
+        return os.urandom(size)
+    except (OSError, NotImplementedError) as error:
+        raise StoreError("the system has no random bytes to give") from error
 
 
 class Keyed:
@@ -85,7 +94,7 @@ class Sealer:
             self._ciphers = [AESGCM(derive(k, "nocookie encryption")) for k in encrypt_keys]
 
     def new_nonce(self) -> bytes:
-        return os.urandom(NONCE_SIZE)
+        return random_bytes(NONCE_SIZE)
 
     def seal_record(self, key: str, nonce: bytes) -> bytes:
         """Bind *nonce*, and with it the session's values, to the store *key*."""
@@ -102,7 +111,7 @@ class Sealer:
     def seal(self, nonce: bytes, name: str, value: bytes) -> bytes:
         bound = _bound(nonce, name)
         if self._ciphers:
-            salt = os.urandom(GCM_NONCE_SIZE)
+            salt = random_bytes(GCM_NONCE_SIZE)
             return b"e" + salt + self._ciphers[0].encrypt(salt, value, bound)
         return b"m" + self._value_mac(bound + value) + value
 

@@ -15,7 +15,6 @@ How a session works:
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -39,7 +38,7 @@ from nocookie.errors import (
 from nocookie.events import emit
 from nocookie.ids import FINGERPRINT_LENGTH
 from nocookie.options import resolve
-from nocookie.sealing import BadSeal
+from nocookie.sealing import BadSeal, random_bytes
 from nocookie.stores.base import (
     Delta,
     KeyTaken,
@@ -522,6 +521,8 @@ class Session(MutableMapping[str, Any]):
         backend = self._backend
         assert self._values is not None
         try:
+            if len(data) > backend.decode_limit:
+                raise Undecodable("it is larger than any value may be")
             if backend.sealer is not None:
                 data = backend.sealer.open(self._nonce, key, data)
             value = self._values[key] = backend.codec.loads(data)
@@ -639,7 +640,7 @@ class Session(MutableMapping[str, Any]):
         if backend.sealer is not None:
             return backend.sealer.seal_record(key, self._nonce)
         # A gateway uses its ids again; what its next session is told apart by is random.
-        return os.urandom(SEAL_SIZE) if backend.ids.adopts else b""
+        return random_bytes(SEAL_SIZE) if backend.ids.adopts else b""
 
     def _join(self, key: str) -> None:
         """Another request of the same gateway session stored it first: save into that."""
@@ -1023,6 +1024,11 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._session())
+
+    def __bool__(self) -> bool:
+        """There is a session, empty or not. Paste's registry asks this of whatever it holds, at
+        the end of every request, and to look would be to load it."""
+        return True
 
     def __repr__(self) -> str:
         return "<Session, untouched>" if self._sess is None else repr(self._sess)

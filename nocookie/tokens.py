@@ -7,7 +7,6 @@ The key comes from a secret. The newest of several seals, each of them opens.
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nocookie.errors import ConfigError
 from nocookie.ids import ID_BYTES, NotAnId, RandomIds
-from nocookie.sealing import derive
+from nocookie.sealing import derive, random_bytes
 from nocookie.stores.base import Missing, Record, pack, unpack
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Tokens:
         return self._ids.key(text if len(text) < SHORTEST else self.open(text)[0])
 
     def seal(self, id: str, created: float, accessed: float, fields: Mapping[str, bytes]) -> str:
-        nonce = os.urandom(_GCM_NONCE_SIZE)
+        nonce = random_bytes(_GCM_NONCE_SIZE)
         plain = _TIMES.pack(created, accessed) + urlsafe_b64decode(id + "=") + pack(fields)
         sealed = nonce + self._ciphers[0].encrypt(nonce, plain, _BOUND)
         return urlsafe_b64encode(sealed).decode("ascii").rstrip("=")

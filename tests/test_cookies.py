@@ -105,8 +105,8 @@ def test_the_attributes_are_as_they_were_set(wrap, domain):
 def test_a_cookie_may_outlive_the_browser(wrap, expires, seconds):
     sent = attributes(get(wrap(cookie_expires=expires), "/write"))
     assert int(sent["max-age"]) == seconds
-    # RFC 6265, 5.1.1: in English, whatever the locale.
-    assert re.fullmatch(r"\w{3}, \d\d-\w{3}-\d{4} \d\d:\d\d:\d\d GMT", sent["expires"])
+    # RFC 9110, 5.6.7: in English, whatever the locale.
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", sent["expires"])
 
 
 def test_a_datetime_is_a_moment(wrap):

@@ -504,11 +504,6 @@ def test_a_global_of_the_applications_own_is_served():
     assert visit(client, id).json == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Paste asks a session whether it is true, which loads it; Beaker's always is",
-    raises=nocookie.UnboundSessionError,
-)
 def test_a_global_of_the_applications_own_does_not_load_the_session():
     assert TestApp(pylons_style(quiet)).get("/").text == "ok"
 

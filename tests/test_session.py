@@ -552,9 +552,19 @@ def test_no_entropy_is_an_error_and_never_a_weaker_id(open_, monkeypatch):
 
     session = open_()
     session["a"] = 1
-    monkeypatch.setattr("nocookie.ids.os.urandom", fail)
-    with pytest.raises(OSError, match="no entropy"):
+    monkeypatch.setattr("nocookie.sealing.os.urandom", fail)
+    with pytest.raises(nocookie.StoreError, match="random"):
         session.save()
+
+
+def test_a_value_larger_than_any_may_be_is_not_decoded(open_, store):
+    """Somebody else wrote it. What fits the default is read, also where the option is lower."""
+    mine = saved(open_, a=1, b="x" * 900_000)
+    assert open_(mine.id, max_value_size=10)["b"] == "x" * 900_000
+    tamper(store, mine._key, a=mine._stored["b"] + b"x" * 200_000)
+    again = open_(mine.id, max_value_size=10)
+    assert again.get("a") is None
+    assert (again.is_new, again.reason) == (True, "corrupted")
 
 
 # -- what lies in the store ----------------------------------------------------------------------

@@ -37,13 +37,7 @@ def _stacked_proxy() -> Any:
     except ImportError:
         return None
 
-    class Stacked(StackedObjectProxy):  # type: ignore[misc]
-        def _pop_object(self, obj: object = None) -> None:
-            # Paste asks the object whether it is true, which loads the session to see if it is
-            # empty. A registry takes back what it gave, in order: nothing is to be compared.
-            super()._pop_object()
-
-    return Stacked(name="the session of nocookie")
+    return StackedObjectProxy(name="the session of nocookie")
 
 
 #: The session of the request, for code that imports a global of Paste's kind; None without

@@ -128,7 +128,12 @@ def test_a_data_dir_alone_means_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [("memroy", "'memory'"), ("files", "'file'"), ("Memory", "'memory'"), ("zzz", "file, memory")],
+    [
+        ("memroy", "'memory'"),
+        ("files", "'file'"),
+        ("Memory", "'memory'"),
+        ("zzz", "file, memcached, memory"),
+    ],
 )
 def test_an_unknown_type_names_the_nearest(wrong, hint):
     with pytest.raises(ConfigError) as caught:
