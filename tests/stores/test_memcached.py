@@ -21,7 +21,7 @@ from nocookie import ConfigError, Session, SessionMiddleware, StoreError, StoreT
 from nocookie.errors import SessionGone
 from nocookie.stores import close_all, open_store
 from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged
-from nocookie.stores.memcached import MemcachedStore, _item
+from nocookie.stores.memcached import MemcachedStore, _Connection, _item
 from nocookie.testing import StoreSuite
 
 pytestmark = pytest.mark.server
@@ -246,6 +246,9 @@ def test_each_call_costs_the_trips_that_are_stated(through, relay):
     store.load(key(1))
     assert trips(relay, lambda: store.touch(key(1), 60)) == 1
     assert trips(relay, lambda: store.touch(key(1), 60)) == 2
+    store.create(key(3), record(), 60)
+    store.load(key(3))
+    assert trips(relay, lambda: store.touch(key(1), 60)) == 2, "after a load of another"
     assert trips(relay, lambda: store.rotate(key(1), key(2), Delta(), b"", 60)) == 4
     assert trips(relay, lambda: store.destroy(key(2))) == 1
     assert trips(relay, lambda: store.load(key(2))) == 1
@@ -623,6 +626,25 @@ def test_a_rotation_that_breaks_off_anywhere_never_leaves_two(
         with pytest.raises(KeyTaken):
             store.create(key(2), record(), 60)
         assert 0 < memcached.seconds_left(f"nocookie:{key(2)}") <= 60 + LATE, "nor for ever"
+
+
+def test_a_rotation_whose_new_record_goes_away_meanwhile_does_not_make_it_again(
+    store, memcached, monkeypatch
+):
+    """By an eviction, or because somebody ended it already."""
+    store.create(key(1), record(a=b"1"), 60)
+    cas = _Connection.cas
+
+    def cas_and_lose(*arguments):
+        assert cas(*arguments)
+        assert memcached.ask(f"delete nocookie:{key(2)}") == b"DELETED\r\n"
+        return True
+
+    monkeypatch.setattr(_Connection, "cas", cas_and_lose)
+    with pytest.raises(SessionGone):
+        store.rotate(key(1), key(2), Delta(), b"", 60)
+    assert not is_alive(store, 1)
+    assert store.load(key(2)) is Missing.UNKNOWN
 
 
 def test_a_slow_server_is_slow_and_costs_no_more_trips(open_one, relay):
