@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
+from urllib.parse import quote
 
 from nocookie.markup import (
     ATTRIBUTES,
@@ -52,9 +53,10 @@ from nocookie.markup import (
     beginning,
     closes_itself,
     decoded,
+    plain_links,
     written,
 )
-from nocookie.places import Base, Edits
+from nocookie.places import Base, Edits, InQuery
 from nocookie.rewriting import Scope
 
 __all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable"]
@@ -171,6 +173,13 @@ class HtmlRewriter:
         self._form_limit = form_limit
         self._on_leak = on_leak
         self._field = scope.place.field
+        #: What finds plain links, as long as no base is there; what they get.
+        self._links: re.Pattern[bytes] | None = None
+        if isinstance(scope.place, InQuery) and scope.at_home and scope.base.own:
+            mount = "".join(f"/{part}" for part in scope.mount)
+            self._links = plain_links(mount, quote(scope.place.name, safe=""))
+            pair = f"{quote(scope.place.name, safe='')}={scope.id}".encode()
+            self._first, self._further = b"?" + pair, b"&amp;" + pair
         #: Whether the rest goes through as it is.
         self._off = False
         self._is_first = True
@@ -366,8 +375,10 @@ class HtmlRewriter:
                 at = done
             if self._open or self._foreign or self._in_noscript:
                 at = TEXT.match(buffer, at).end()  # type: ignore[union-attr]
-            else:
+            elif self._links is None:
                 at = DULL.match(buffer, at).end()  # type: ignore[union-attr]
+            else:
+                at = self._in_plain_links(buffer, at, self._links)
             if at == size:
                 return at
             tag = TAG.match(buffer, at)
@@ -382,6 +393,32 @@ class HtmlRewriter:
             at = token.end()
             if self._off:
                 return at
+
+    def _in_plain_links(self, buffer: bytes, at: int, links: re.Pattern[bytes]) -> int:
+        """Put the id on links that need no second look; return where there is one that does."""
+        match, limit = links.match, self._tag_limit
+        while True:
+            found = match(buffer, at)
+            assert found is not None
+            end = found.end()
+            tag = found.start(4)
+            if tag < 0:
+                return end
+            if end - tag > limit:
+                return tag
+            host = found[6]
+            if host is None:
+                start = found.end(7)
+                if start < 0:
+                    start, new = found.end(8), self._further
+                else:
+                    new = self._first
+                self._out += buffer[self._copied : start], new
+                self._copied = start
+                self._relied = self._scope.base
+            elif self._scope.may_own(host):
+                return tag
+            at = end
 
     def _is_disputed(self, token: re.Match[bytes]) -> bool:
         """Whether noscript ends inside a token, if its content is text for the browser."""
@@ -620,6 +657,8 @@ class HtmlRewriter:
         else:
             self._has_base = True
         self._scope = scope
+        self._links = None
+        self._links = None
 
     # --- Forms ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ is no match.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from html.entities import html5
 from typing import Final, NamedTuple
 
@@ -45,6 +46,7 @@ __all__ = [
     "beginning",
     "closes_itself",
     "decoded",
+    "plain_links",
     "written",
 ]
 
@@ -102,11 +104,53 @@ BASE_TAIL: Final = re.compile(rb"(?i)<(?:b(?:a(?:se?)?)?)?\Z")
 IS_TAG: Final = re.compile(rb"</?[A-Za-z]")
 TEXT: Final = re.compile(rb"[^<]*+")
 #: Everything up to the next tag that means something.
-DULL: Final = re.compile(
-    rb"(?x)(?:[^<]++|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
+_DULL: Final = (
+    rb"[^<]++|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
     rb"|<((?i:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u))%s%s[^<]*+</\1>"
-    rb"|%s|%s|%s)*+" % (_TELLING, _REST, _NAME_ENDS, _REST, _COMMENT, _BOGUS, _STRAY)
+    rb"|%s|%s|%s" % (_TELLING, _REST, _NAME_ENDS, _REST, _COMMENT, _BOGUS, _STRAY)
 )
+DULL: Final = re.compile(rb"(?x)(?:%s)*+" % _DULL)
+#: Attributes of a link that does not ping, up to its URL and behind it.
+_BESIDE: Final = (
+    rb"(?:[\t\n\f\r ]++(?!(?i:href|ping)[\t\n\f\r />=])[\w:.-]++"
+    rb"""(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+)"""
+    rb"|(?![\t\n\f\r ]*+=)))*+"
+)
+#: What a link may hold and still be closed by its own end tag.
+_INSIDE: Final = (
+    rb"(?:[^<]++|<(?i:br|img|wbr)%s%s"
+    rb"|<((?i:b|code|em|i|small|span|strong|u))%s%s[^<]*+</\%%d>)*+</[aA]>"
+) % (_NAME_ENDS, _REST, _NAME_ENDS, _REST)
+
+
+@lru_cache(32)
+def plain_links(mount: str, name: str) -> re.Pattern[bytes]:
+    """Return what takes dull markup and then perhaps a link, whole and as plain as most are.
+
+    It is one on a page without a base, up to its end tag. The groups say where its tag starts,
+    what other origin it names, and where a query parameter *name* goes: as a query, or behind
+    the one that is there.
+    """
+    if mount:
+        path = re.escape(mount).encode() + rb"(?:/(?!\.|%2)[\w~.%+,:@!$*()-]*+)*+(?=[\"'#?])"
+    else:
+        path = rb"(?:/(?![/\\])|[\w~.%-]++(?=[/\"'#?]))[\w~.%+,:@!$*()/-]*+"
+    piece = rb"(?!%s[=&#\"'])[\w~.-]++(?:=[\w~.%%+,:@!$*()/-]*+)?+" % re.escape(name).encode()
+    query = rb"%s(?:&amp;%s)*+" % (piece, piece)
+    fragment = rb"(?:\#[^\"'&]*+)?+"
+    url = rb"https?://([\w.-]++)/?[\w.%%/+-]*+|%s(?:()|\?%s())%s" % (path, query, fragment)
+    away = rb"\#[^\"'&]*+|mailto:[^\"'?;~&]*+"
+    link = rb"%s[\t\n\f\r ]++(?i:href)[\t\n\f\r ]*+=[\t\n\f\r ]*+([\"'])(?:%s)\%d%s[\t\n\f\r ]*+>%s"
+    return re.compile(
+        rb"(?x)(?:%s|<[aA]%s)*+(?:()<[aA]%s)?+"
+        % (
+            _DULL,
+            link % (_BESIDE, away, 2, _BESIDE, _INSIDE % 3),
+            link % (_BESIDE, url, 5, _BESIDE, _INSIDE % 9),
+        )
+    )
+
+
 CDATA: Final = b"<![CDATA["
 CDATA_LOWER: Final = CDATA.lower()
 CDATA_CONTRADICTS: Final = re.compile(rb"<!\[CDATA\[(?:(?!\]\]>)[^>])*+>(?:(?!\]\]>)[^<])*+<")

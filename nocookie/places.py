@@ -145,8 +145,9 @@ class InQuery:
         if not url.has_query:
             return []
         edits = _parameter_edits(url.text, url.query, url.fragment, "&", self._is_ours) or []
-        if url.inherits and edits == [(url.query, url.fragment, "")]:
-            # Without its question mark it would inherit the query of the page.
+        was_last = edits == [(url.query, url.fragment, "")]
+        if was_last and (url.inherits or url.text[url.query - 1] == " "):
+            # Without its question mark it would inherit the query of the page, or lose a blank.
             return [(url.query + 1, url.fragment, "")] if url.query + 1 < url.fragment else []
         return edits
 

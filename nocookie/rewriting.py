@@ -162,6 +162,10 @@ class Scope:
         """Whether relative URLs start from the page itself."""
         return self.base is self.page
 
+    def may_own(self, host: bytes) -> bool:
+        """Whether *host*, as it is written in a URL, may be our own."""
+        return host.decode("latin-1").lower() in self._hosts
+
     def edits(self, text: str, *, navigates: bool = False) -> Edits | None:
         """Return what gives the URL the id; None if it is left alone, nothing if it has it.
 
