@@ -17,13 +17,14 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help demo test lint bench bench-scale mutants docs clean
+.PHONY: help demo test lint bench bench-stores bench-scale mutants docs clean
 
 help:
 	@echo 'make demo    serve the demo on 127.0.0.1:8000 (PORT=8123 make demo: on another port)'
 	@echo 'make test    run all tests on the built wheel, with real servers; the core under each Python from 3.11'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   measure what a request costs, beside Beaker'
+	@echo 'make bench-stores measure what it costs on each store, beside Beaker'
 	@echo 'make bench-scale measure stores with up to a million sessions, and what a purge costs'
 	@echo 'make mutants break the code on purpose and see which test notices'
 	@echo 'make docs    write docs/configuration.md from the table of options'
@@ -44,6 +45,9 @@ lint: $(BIN)/.lint
 
 bench: .venv-bench/bin/.installed
 	.venv-bench/bin/python tests/bench/run.py $(BENCH)
+
+bench-stores: .venv-bench/bin/.installed
+	.venv-bench/bin/python tests/bench/stores.py $(BENCH)
 
 bench-scale: .venv-bench/bin/.installed
 	.venv-bench/bin/python tests/bench/scale.py $(BENCH)

@@ -30,7 +30,7 @@ import enum
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
     "Countable",
@@ -220,6 +220,10 @@ def merge(fields: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
 # Numbers are big-endian. Names are decoded all at once and values are only cut.
 
 
+#: What reads the lengths of a record with n fields, for the usual n.
+_LENGTHS: Final = {n: struct.Struct(f">{2 * n}I").unpack_from for n in range(33)}
+
+
 def pack(fields: Mapping[str, bytes]) -> bytes:
     n = len(fields)
     lengths = struct.pack(f">{2 * n + 1}I", n, *map(len, fields), *map(len, fields.values()))
@@ -229,9 +233,9 @@ def pack(fields: Mapping[str, bytes]) -> bytes:
 
 def unpack(data: bytes) -> dict[str, bytes]:
     """Raises ValueError if *data* is not what `pack` made, to the last byte."""
+    n = int.from_bytes(data[:4], "big")
     try:
-        n = int.from_bytes(data[:4], "big")
-        lengths = struct.unpack_from(f">{2 * n}I", data, 4)
+        lengths = (_LENGTHS.get(n) or struct.Struct(f">{2 * n}I").unpack_from)(data, 4)
     except (struct.error, OverflowError, MemoryError):
         raise ValueError("cut short") from None
     name_lengths, value_lengths = lengths[:n], lengths[n:]

@@ -94,6 +94,8 @@ class Server:
 
     def freeze(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
+        # On a busy machine it takes effect late: wait until the process has stopped.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -34,11 +34,6 @@ class Memcached(Server):
     def answers(self) -> bool:
         return self.ask("version").startswith(b"VERSION")
 
-    def freeze(self) -> None:
-        super().freeze()
-        # The signal takes a moment, in which it may still answer.
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
-
     def flush(self) -> None:
         """Make it forget every item, and what it counted."""
         assert self.ask("flush_all") == b"OK\r\n"
