@@ -396,29 +396,29 @@ class HtmlRewriter:
 
     def _in_plain_links(self, buffer: bytes, at: int, links: re.Pattern[bytes]) -> int:
         """Put the id on links that need no second look; return where there is one that does."""
-        match, limit = links.match, self._tag_limit
+        match, limit, out = links.match, self._tag_limit, self._out
+        copied = self._copied
         while True:
             found = match(buffer, at)
             assert found is not None
             end = found.end()
-            tag = found.start(4)
+            tag, host, start, further = map(found.end, (2, 4, 5, 6))
             if tag < 0:
-                return end
-            if end - tag > limit:
-                return tag
-            host = found[6]
-            if host is None:
-                start = found.end(7)
-                if start < 0:
-                    start, new = found.end(8), self._further
-                else:
-                    new = self._first
-                self._out += buffer[self._copied : start], new
-                self._copied = start
-                self._relied = self._scope.base
-            elif self._scope.may_own(host):
-                return tag
+                break
+            if end - tag > limit or (host >= 0 and self._scope.may_own(found[4])):
+                end = tag
+                break
+            if start >= 0:
+                out += buffer[copied:start], self._first
+                copied = start
+            elif further >= 0:
+                out += buffer[copied:further], self._further
+                copied = further
             at = end
+        if copied > self._copied:
+            self._copied = copied
+            self._relied = self._scope.base
+        return end
 
     def _is_disputed(self, token: re.Match[bytes]) -> bool:
         """Whether noscript ends inside a token, if its content is text for the browser."""

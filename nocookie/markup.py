@@ -83,6 +83,7 @@ _TELLING: Final = rb"(?:%s|/%s)" % (
     ),
     _names("form|math|noscript|select|svg|template"),
 )
+_COMMON: Final = rb"div|span|p|li|h[1-6]|t[drh]|ul|img|br|DIV|SPAN|P|LI|H[1-6]|T[DRH]|UL|IMG|BR"
 FORMATTING: Final = frozenset(b"a b big code em font i nobr s small strike strong tt u".split())
 
 TAG: Final = re.compile(rb"(?x)<(/?)([A-Za-z][^\t\n\f\r />]*+)" + _REST)
@@ -105,21 +106,22 @@ IS_TAG: Final = re.compile(rb"</?[A-Za-z]")
 TEXT: Final = re.compile(rb"[^<]*+")
 #: Everything up to the next tag that means something.
 _DULL: Final = (
-    rb"[^<]++|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
+    # The commonest tags as they are commonly written come first, which is three times faster.
+    rb"</(?:%s)>[^<]*+|<(?:%s)(?:\ [\w-]++=(?:\"[^\"]*+\"|'[^']*+'))*+>[^<]*+|[^<]++|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
     rb"|<((?i:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u))%s%s[^<]*+</\1>"
-    rb"|%s|%s|%s" % (_TELLING, _REST, _NAME_ENDS, _REST, _COMMENT, _BOGUS, _STRAY)
+    rb"|%s|%s|%s" % (_COMMON, _COMMON, _TELLING, _REST, _NAME_ENDS, _REST, _COMMENT, _BOGUS, _STRAY)
 )
 DULL: Final = re.compile(rb"(?x)(?:%s)*+" % _DULL)
 #: Attributes of a link that does not ping, up to its URL and behind it.
 _BESIDE: Final = (
-    rb"(?:[\t\n\f\r ]++(?!(?i:href|ping)[\t\n\f\r />=])[\w:.-]++"
+    rb"(?:\ (?!href|ping)[a-z-]++=\"[^\"]*+\"|[\t\n\f\r ]++(?!(?i:href|ping)[\t\n\f\r />=])[\w:.-]++"
     rb"""(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+)"""
     rb"|(?![\t\n\f\r ]*+=)))*+"
 )
 #: What a link may hold and still be closed by its own end tag.
 _INSIDE: Final = (
-    rb"(?:[^<]++|<(?i:br|img|wbr)%s%s"
-    rb"|<((?i:b|code|em|i|small|span|strong|u))%s%s[^<]*+</\%%d>)*+</[aA]>"
+    rb"(?:[^<]*+</a>|(?:[^<]++|<(?i:br|img|wbr)%s%s"
+    rb"|<((?i:b|code|em|i|small|span|strong|u))%s%s[^<]*+</\%%d>)*+</[aA]>)"
 ) % (_NAME_ENDS, _REST, _NAME_ENDS, _REST)
 
 
@@ -138,16 +140,13 @@ def plain_links(mount: str, name: str) -> re.Pattern[bytes]:
     piece = rb"(?!%s[=&#\"'])[\w~.-]++(?:=[\w~.%%+,:@!$*()/-]*+)?+" % re.escape(name).encode()
     query = rb"%s(?:&amp;%s)*+" % (piece, piece)
     fragment = rb"(?:\#[^\"'&]*+)?+"
-    url = rb"https?://([\w.-]++)/?[\w.%%/+-]*+|%s(?:()|\?%s())%s" % (path, query, fragment)
-    away = rb"\#[^\"'&]*+|mailto:[^\"'?;~&]*+"
-    link = rb"%s[\t\n\f\r ]++(?i:href)[\t\n\f\r ]*+=[\t\n\f\r ]*+([\"'])(?:%s)\%d%s[\t\n\f\r ]*+>%s"
+    url = (
+        rb"https?://([\w.-]++)/?[\w.%%/+-]*+|\#[^\"'&]*+|mailto:[^\"'?;~&]*+|%s(?:()|\?%s())%s"
+        % (path, query, fragment)
+    )
     return re.compile(
-        rb"(?x)(?:%s|<[aA]%s)*+(?:()<[aA]%s)?+"
-        % (
-            _DULL,
-            link % (_BESIDE, away, 2, _BESIDE, _INSIDE % 3),
-            link % (_BESIDE, url, 5, _BESIDE, _INSIDE % 9),
-        )
+        rb"(?x)(?:%s)*+(?:()<[aA]%s[\t\n\f\r ]++(?i:href)[\t\n\f\r ]*+=[\t\n\f\r ]*+([\"'])(?:%s)\3"
+        rb"%s[\t\n\f\r ]*+>%s)?+" % (_DULL, _BESIDE, url, _BESIDE, _INSIDE % 7)
     )
 
 
