@@ -107,14 +107,16 @@ TEXT: Final = re.compile(rb"[^<]*+")
 #: Everything up to the next tag that means something.
 _DULL: Final = (
     # The commonest tags as they are commonly written come first, which is three times faster.
-    rb"</(?:%s)>[^<]*+|<(?:%s)(?:\ [\w-]++=(?:\"[^\"]*+\"|'[^']*+'))*+>[^<]*+|[^<]++|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
+    rb"</(?:%s)>[^<]*+|<(?:%s)(?:\ [\w-]++=(?:\"[^\"]*+\"|'[^']*+'))*+>[^<]*+"
+    rb"|[^<]++|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
     rb"|<((?i:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u))%s%s[^<]*+</\1>"
     rb"|%s|%s|%s" % (_COMMON, _COMMON, _TELLING, _REST, _NAME_ENDS, _REST, _COMMENT, _BOGUS, _STRAY)
 )
 DULL: Final = re.compile(rb"(?x)(?:%s)*+" % _DULL)
 #: Attributes of a link that does not ping, up to its URL and behind it.
 _BESIDE: Final = (
-    rb"(?:\ (?!href|ping)[a-z-]++=\"[^\"]*+\"|[\t\n\f\r ]++(?!(?i:href|ping)[\t\n\f\r />=])[\w:.-]++"
+    rb"(?:\ (?!href|ping)[a-z-]++=\"[^\"]*+\""
+    rb"|[\t\n\f\r ]++(?!(?i:href|ping)[\t\n\f\r />=])[\w:.-]++"
     rb"""(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+)"""
     rb"|(?![\t\n\f\r ]*+=)))*+"
 )

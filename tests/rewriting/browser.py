@@ -97,7 +97,7 @@ class Page:
         found = []
         for element, _ in self.elements:
             given = attributes(element)
-            kind = element.name
+            kind = element.name.replace("base-off", "base")
             if kind == "input" and given.get("type") == "hidden" and given.get("name") == name:
                 continue
             if kind == "base":
@@ -138,6 +138,8 @@ URLS = {
 #: Elements that a browser opens again behind what has closed them. A field in a form can make
 #: it do so a little sooner than the text behind the field.
 REOPENED = frozenset(
+    ("a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u")
+)
     [
         "a",
         "b",
