@@ -95,7 +95,7 @@ class Shop:
 
     def about(self, request):
         """A page that asks nothing of the session: its links carry the id all the same."""
-        return html('<title>About</title><p>An example of nocookie. <a href="./">Shop</a></p>')
+        return html('<title>About</title><h1>About</h1><p>An example. <a href="./">Shop</a></p>')
 
     # -- forms -----------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ iframe { width: 100%; height: 12em; border: 1px solid #bbb }
 
 def beside(environ, start_response):
     """Another application of the same origin, whose business ids of the shop are not."""
-    text = f'<title>Beside</title><p>Not the shop. <a href="{MOUNT}/">The shop</a></p>'
+    text = f'<title>Beside</title><h1>Beside</h1><p><a href="{MOUNT}/">The shop</a></p>'
     return html(text)(environ, start_response)
 
 

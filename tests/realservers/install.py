@@ -1,7 +1,7 @@
-"""Install the servers that no Python package carries: run by `make test` before the tests.
+"""Install what no Python package carries: run by `make test` before the tests.
 
-That is memcached, from the packages of Debian or Ubuntu. Where it cannot be installed, the tests
-that need it are skipped, and say so; with CI=true they fail.
+That is memcached, and Chromium with its driver, from the packages of Debian. Where one cannot be
+installed, the tests that need it are skipped, and say so; with CI=true they fail.
 """
 
 import os
@@ -9,27 +9,36 @@ import shutil
 import subprocess
 import sys
 
+#: The program, and the package that brings it.
+NEEDED = {"memcached": "memcached", "chromium": "chromium", "chromedriver": "chromium-driver"}
+
 
 def main() -> None:
-    if shutil.which("memcached"):
+    packages = [package for program, package in NEEDED.items() if not shutil.which(program)]
+    if not packages:
         return
+    names = " ".join(packages)
     if shutil.which("apt-get") is None:
-        print("memcached is not here and there is no apt-get: its tests will be skipped")
+        print(f"no apt-get to install these with, their tests will be skipped: {names}")
         return
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    print("installing memcached, which the tests need: apt-get install memcached", flush=True)
+    print(f"installing what the tests need: apt-get install {names}", flush=True)
+    if not succeeds(*sudo, "apt-get", "update", "-qq"):
+        print("the lists of packages could not be brought up to date")
+    for package in packages:  # one by one: where one is unknown, the others still come
+        if not succeeds(*sudo, "apt-get", "install", "-y", "-qq", package):
+            print(f"{package} could not be installed: its tests will be skipped")
+
+
+def succeeds(*command: str) -> bool:
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "memcached"]):
-            subprocess.run(
-                [*sudo, "apt-get", *command],
-                env=environ,
-                check=True,
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
-            )
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"memcached could not be installed ({error}): its tests will be skipped")
+        done = subprocess.run(
+            command, env=environ, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 if __name__ == "__main__":
