@@ -137,26 +137,10 @@ URLS = {
 
 #: Elements that a browser opens again behind what has closed them. A field in a form can make
 #: it do so a little sooner than the text behind the field.
-REOPENED = frozenset(
-    ("a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u")
-)
-    [
-        "a",
-        "b",
-        "big",
-        "code",
-        "em",
-        "font",
-        "i",
-        "nobr",
-        "s",
-        "small",
-        "strike",
-        "strong",
-        "tt",
-        "u",
-    ]
-)
+REOPENED = {
+    *("a", "b", "big", "code", "em", "font", "i", "nobr"),
+    *("s", "small", "strike", "strong", "tt", "u"),
+}
 
 
 def settled(outline):
