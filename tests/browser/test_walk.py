@@ -5,8 +5,11 @@ With SCREENSHOTS=folder the pictures of docs/ids-in-urls.md are taken anew.
 """
 
 import pytest
-from browser.conftest import Site
+from browser.recording import Recorder
+from browser.sites import Site
 from realservers.chromium import Chromium
+
+from nocookie import SessionMiddleware, session
 
 pytestmark = pytest.mark.server
 
@@ -60,8 +63,6 @@ class Visit:
 
 def served(example, elsewhere, find_id):
     """The shop on its port, with the application beside it, whose own records come second."""
-    from browser.recording import Recorder
-
     beside = Recorder(example.beside)
     shop = example.with_sessions(elsewhere.origin, find_id)
     return Site(example.house(shop, beside)), beside
@@ -336,5 +337,38 @@ def test_the_login_holds_in_a_frame_of_another_site(
         assert (visit.who, visit.see("#cart")) == ("ada", "A tin of tea")
         screenshot("shop-in-a-frame")
         chromium.driver.get("about:blank")
+
+    assert not list(elsewhere.recorder.with_an_id(*visit.ids))
+
+
+TELLING = {
+    "a policy of the page": '<meta name="referrer" content="unsafe-url"><a href="{}/told">on</a>',
+    "a policy of a link": '<a href="{}/told" referrerpolicy="unsafe-url">on</a>',
+    "a ping": '<a href="/" ping="{}/told">on</a>',
+}
+
+
+@pytest.mark.xfail(
+    raises=AssertionError, reason="what a page says itself counts more than our header"
+)
+@pytest.mark.parametrize("what", TELLING)
+def test_a_page_that_tells_others_its_address_tells_no_id(chromium, elsewhere, what):
+    """A ping tells it where the page came by plain HTTP (HTML, "hyperlink auditing")."""
+
+    def application(environ, start_response):
+        session["visits"] = session.get("visits", 0) + 1
+        session.save()
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+        page = TELLING[what].format(elsewhere.origin)
+        return [f'<!doctype html><h1>{session["visits"]}</h1><a href="/">again</a>{page}'.encode()]
+
+    with Site(
+        SessionMiddleware(application, use_cookies=False, find_id="query:sid", rewrite="html")
+    ) as site:
+        visit = Visit(chromium, site, None)
+        visit.start("/")
+        visit.click("again", to="2")
+        visit.driver.find_element("link text", "on").click()
+        chromium.wait(lambda driver: "/told" in elsewhere.recorder.addresses)
 
     assert not list(elsewhere.recorder.with_an_id(*visit.ids))
