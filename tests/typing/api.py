@@ -15,7 +15,10 @@ from nocookie import (
     FirstOf,
     Form,
     Header,
+    IdLeak,
     NocookieError,
+    PathParam,
+    PathSegment,
     Query,
     Reply,
     Session,
@@ -30,9 +33,22 @@ from nocookie import (
     ValueRefused,
     session,
 )
-from nocookie.stores.base import Delta, Listable, Missing, Purgeable, Record, Store
+from nocookie.logs import MaskIds, MaskingRequestHandler, mask
+from nocookie.stores.base import (
+    Countable,
+    Delta,
+    Listable,
+    Missing,
+    Purgeable,
+    Record,
+    Renewing,
+    Store,
+)
 from nocookie.stores.file import FileStore
+from nocookie.stores.memcached import MemcachedStore
 from nocookie.stores.memory import MemoryStore
+from nocookie.stores.redis import RedisStore
+from nocookie.stores.sqlalchemy import SqlAlchemyStore
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -203,3 +219,31 @@ def stores() -> None:
     purgeable: list[Purgeable] = [MemoryStore(), FileStore(data_dir="data")]
     listable: list[Listable] = [MemoryStore(), FileStore(data_dir="data")]
     del purgeable, listable
+
+
+# -- ids in URLs ---------------------------------------------------------------------------------
+
+SessionMiddleware(
+    app,
+    use_cookies=False,
+    find_id=[PathSegment("~"), PathParam("sid")],
+    rewrite="html",
+    origin="https://shop.example",
+    leak_guard="raise",
+)
+assert_type(session.url("/cart"), str)
+assert_type(session.bare_url("/cart"), str)
+assert_type(mask("GET /"), str)
+MaskIds()
+request_handler: type[MaskingRequestHandler] = MaskingRequestHandler
+leak: type[NocookieError] = IdLeak
+
+# -- stores with servers -------------------------------------------------------------------------
+
+with_servers: list[Store] = [
+    RedisStore(url="redis://localhost"),
+    MemcachedStore(url="localhost:11211"),
+    SqlAlchemyStore(url="sqlite:///sessions.db", create_table=True),
+]
+renewing: Renewing = RedisStore(url="redis://localhost")
+countable: Countable = FileStore(data_dir="data")
