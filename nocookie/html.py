@@ -34,9 +34,13 @@ from nocookie.markup import (
     DEPTH_LIMIT,
     DULL,
     ESCAPES,
+    FIRST,
     FORMATTING,
+    FURTHER,
     HOLDS_HTML,
+    HOST,
     IS_TAG,
+    LINK,
     NOSCRIPT_END,
     OTHER,
     PLAIN,
@@ -290,7 +294,8 @@ class HtmlRewriter:
         tail = BASE_TAIL.search(chunk)
         at = tail.start() if tail else len(chunk)
         self._buffer = chunk[at:]
-        return BASE_TAG.sub(rb"\g<0>-off", chunk[:at])
+        # A link without a rel does nothing, and is empty as a base is.
+        return BASE_TAG.sub(b"<link", chunk[:at])
 
     def _keep(self, buffer: bytes, consumed: int) -> None:
         if self._copied < consumed:
@@ -396,29 +401,33 @@ class HtmlRewriter:
 
     def _in_plain_links(self, buffer: bytes, at: int, links: re.Pattern[bytes]) -> int:
         """Put the id on links that need no second look; return where there is one that does."""
-        match, limit, out = links.match, self._tag_limit, self._out
-        copied = self._copied
-        while True:
-            found = match(buffer, at)
-            assert found is not None
+        # A match that ends before a link is the last, so none is found beyond what it ends at.
+        out, copied, limit = self._out, self._copied, self._tag_limit
+        for found in links.finditer(buffer, at):
             end = found.end()
-            tag, host, start, further = map(found.end, (2, 4, 5, 6))
-            if tag < 0:
+            which = found.lastindex
+            if which is None or which < LINK:
+                at = end
                 break
-            if end - tag > limit or (host >= 0 and self._scope.may_own(found[4])):
-                end = tag
+            if end - at > limit and end - found.start(LINK) > limit:
+                at = found.start(LINK)
                 break
-            if start >= 0:
+            if which == FIRST:
+                start = found.end(FIRST)
                 out += buffer[copied:start], self._first
                 copied = start
-            elif further >= 0:
-                out += buffer[copied:further], self._further
-                copied = further
+            elif which == FURTHER:
+                start = found.end(FURTHER)
+                out += buffer[copied:start], self._further
+                copied = start
+            elif which == HOST and self._scope.may_own(found[HOST]):
+                at = found.start(LINK)
+                break
             at = end
         if copied > self._copied:
             self._copied = copied
             self._relied = self._scope.base
-        return end
+        return at
 
     def _is_disputed(self, token: re.Match[bytes]) -> bool:
         """Whether noscript ends inside a token, if its content is text for the browser."""

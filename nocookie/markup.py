@@ -27,9 +27,13 @@ __all__ = [
     "DEPTH_LIMIT",
     "DULL",
     "ESCAPES",
+    "FIRST",
     "FORMATTING",
+    "FURTHER",
     "HOLDS_HTML",
+    "HOST",
     "IS_TAG",
+    "LINK",
     "NOSCRIPT_END",
     "OTHER",
     "PLAIN",
@@ -121,19 +125,26 @@ _BESIDE: Final = (
     rb"|(?![\t\n\f\r ]*+=)))*+"
 )
 #: What a link may hold and still be closed by its own end tag.
-_INSIDE: Final = (
-    rb"(?:[^<]*+</a>|(?:[^<]++|<(?i:br|img|wbr)%s%s"
-    rb"|<((?i:b|code|em|i|small|span|strong|u))%s%s[^<]*+</\%%d>)*+</[aA]>)"
-) % (_NAME_ENDS, _REST, _NAME_ENDS, _REST)
+_INSIDE: Final = rb"(?:[^<]*+</a>|(?:[^<]++|<(?i:br|img|wbr)%s%s|%s)*+</[aA]>)" % (
+    _NAME_ENDS,
+    _REST,
+    b"|".join(
+        rb"<(?i:%s)%s%s[^<]*+</(?i:%s)>" % (name, _NAME_ENDS, _REST, name)
+        for name in b"b code em i small span strong u".split()
+    ),
+)
+
+#: The groups of `plain_links`. The last that has matched says what was found.
+LINK, HOST, FIRST, FURTHER = 2, 4, 5, 6
 
 
 @lru_cache(32)
 def plain_links(mount: str, name: str) -> re.Pattern[bytes]:
     """Return what takes dull markup and then perhaps a link, whole and as plain as most are.
 
-    It is one on a page without a base, up to its end tag. The groups say where its tag starts,
-    what other origin it names, and where a query parameter *name* goes: as a query, or behind
-    the one that is there.
+    It is one on a page without a base, up to its end tag. `LINK` is where its tag starts, `HOST`
+    what other origin it names, `FIRST` where a query goes, `FURTHER` where a parameter goes
+    behind others. The last of them that has matched tells which it is.
     """
     if mount:
         path = re.escape(mount).encode() + rb"(?:/(?!\.|%2)[\w~.%+,:@!$*()-]*+)*+(?=[\"'#?])"
@@ -148,7 +159,7 @@ def plain_links(mount: str, name: str) -> re.Pattern[bytes]:
     )
     return re.compile(
         rb"(?x)(?:%s)*+(?:()<[aA]%s[\t\n\f\r ]++(?i:href)[\t\n\f\r ]*+=[\t\n\f\r ]*+([\"'])(?:%s)\3"
-        rb"%s[\t\n\f\r ]*+>%s)?+" % (_DULL, _BESIDE, url, _BESIDE, _INSIDE % 7)
+        rb"%s[\t\n\f\r ]*+>%s)?" % (_DULL, _BESIDE, url, _BESIDE, _INSIDE)
     )
 
 

@@ -62,8 +62,10 @@ class Page:
                 last = element
             if element.name == "input" and (given.get("name"), given.get("value")) == (name, value):
                 # In a table a form is closed at once, and the parser remembers it for the field.
-                in_table = element.parent.name in ("table", "tbody", "thead", "tfoot", "tr")
-                holders.append(last if in_table else ancestor(element, "form"))
+                siblings = [child for child in element.parent.children if child.name != "#text"]
+                at = siblings.index(element)
+                is_behind = at and siblings[at - 1] is last and not last.children
+                holders.append(last if is_behind else ancestor(element, "form"))
         for element, in_template in self.elements:
             given = attributes(element)
             if in_template or not is_html(element):
@@ -97,7 +99,8 @@ class Page:
         found = []
         for element, _ in self.elements:
             given = attributes(element)
-            kind = element.name.replace("base-off", "base")
+            # A link without a rel is what is left of a base that is cut in the dark.
+            kind = "base" if element.name == "link" and "rel" not in given else element.name
             if kind == "input" and given.get("type") == "hidden" and given.get("name") == name:
                 continue
             if kind == "base":
