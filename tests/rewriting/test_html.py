@@ -12,6 +12,7 @@ from rewriting.browser import Page, settled
 from rewriting.cases import cases, scope_of
 
 from nocookie.html import HtmlRewriter, is_rewritable
+from nocookie.markup import decoded
 from nocookie.rewriting import InQuery, Scope
 
 ID, OLD = "S" * 43, "O" * 43
@@ -211,6 +212,24 @@ def test_a_base_behind_what_is_not_read_any_more_cannot_lead_links_away():
     wanted = page.replace("/x", f"/x?sid={ID}").replace("<BASE ", "<link ")
     for cuts in ([], *([at] for at in range(len(page))), range(len(page))):
         assert rewritten(pages(), page, *cuts).decode() == wanted
+
+
+REFERENCES = [
+    *("&amp;", "&amp", "&amp=", "&ampx", "&amp1", "&copy", "&copy=1", "&copy;=1", "&copyx", "&not"),
+    *("&notin;", "&notit;", "&lt", "&lt;", "&AMP", "&AMP;", "&Amp;", "&nosuch;", "&", "&&amp;"),
+    *("&#65;", "&#65", "&#x41;", "&#X41", "&#0;", "&#128;", "&#x9f;", "&#x81;", "&#xd800;"),
+    *("&#x110000;", "&#9999999999999;", "&#", "&#;", "&#x", "&#xg", "&#x2fevil", "&#13;", "&#1;"),
+    *("&NotEqualTilde;", "&eacute;", "&eacute", "&colon;", "&Tab;", "&NewLine;", "&sol;", "&bsol;"),
+]
+
+
+@pytest.mark.parametrize("text", REFERENCES)
+@pytest.mark.parametrize("after", ["", "/", "=", "a", " "])
+def test_references_in_attributes_mean_what_they_mean_to_a_browser(text, after):
+    raw = f"x{text}{after}"
+    [element] = [e for e, _ in Page(f'<p title="{raw}">', PAGE, True).elements if e.name == "p"]
+    found, _ = decoded(raw.encode())
+    assert found.encode("latin-1").decode() == element.attrs["title"]
 
 
 # --- Generated pages ----------------------------------------------------------------------
