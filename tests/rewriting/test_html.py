@@ -1,5 +1,6 @@
 """What becomes of a page: the corpus, every way to cut it, and a browser's reading of it."""
 
+import os
 import random
 import re
 import tracemalloc
@@ -14,6 +15,9 @@ from rewriting.cases import cases, scope_of
 from nocookie.html import HtmlRewriter, is_rewritable
 from nocookie.markup import decoded
 from nocookie.rewriting import InQuery, Scope
+
+#: How many times as long to search: 50 makes 100,000 URLs.
+FUZZ = int(os.environ.get("NOCOOKIE_FUZZ", "1"))
 
 ID, OLD = "S" * 43, "O" * 43
 GRAMMAR = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -340,14 +344,14 @@ def is_late(page):
     return bool(base and link and base.start() > link.start())
 
 
-@settings(max_examples=600)
+@settings(max_examples=600 * FUZZ)
 @given(PAGES, st.sampled_from(["", "", "/shop"]), st.data())
 def test_only_what_stays_with_us_changes_in_what_a_browser_sees(page, mount, data):
     size = len(page.encode())
     check(page, mount, sorted(data.draw(st.lists(st.integers(0, size), max_size=4))))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 @given(PAGES, st.integers(0, 2**32))
 def test_a_page_with_broken_bytes_is_cut_and_put_together_alike(page, seed):
     """Bytes flipped, dropped and doubled."""
