@@ -1,6 +1,7 @@
 """What all tests share: time that stands still, and how long hypothesis may search."""
 
 import os
+import signal
 import warnings
 
 import pytest
@@ -12,6 +13,11 @@ with warnings.catch_warnings():
     import webob  # noqa: F401
 
 pytest.register_assert_rewrite("nocookie.testing")
+
+# What a shell starts in the background ignores this signal, and so would every process that a test
+# starts, to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from nocookie.testing import FakeClock  # noqa: E402 - after the line above
 
