@@ -31,8 +31,6 @@ from nocookie.local import session
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from nocookie.sessions import Session
-
 __all__ = [
     "FIELD",
     "HEADER",
@@ -89,7 +87,7 @@ def authentication_token() -> str:
     nothing if the next request is another visitor's. Raises `NocookieError` if the ids are a
     gateway's: who may have chosen the id may have reckoned the token.
     """
-    if _loaded()._backend.ids.adopts:
+    if session._get_current_obj()._session()._backend.ids.adopts:
         raise NocookieError("there are no form tokens where a gateway issues the ids")
     if session.reason is not None and not session.must_propagate:
         session[_MARK] = True
@@ -114,7 +112,7 @@ def refusal(token: str | None) -> str | None:
     browser lets no other site do: `Header` and `Bearer`, and any that says so by a true attribute
     `by_script`. A false one says that a header is none of these, because a proxy sets it.
     """
-    carrier = _loaded()._brought_by
+    carrier = session.carrier
     if getattr(carrier, "by_script", isinstance(carrier, (Header, Bearer))):
         return None
     if session.reason is not None:
@@ -167,14 +165,6 @@ def authenticate_form(
 def _same(given: str, token: str) -> bool:
     # What a client sends may be text that cannot be encoded.
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
-
-
-def _loaded() -> Session:
-    """Return the session itself, loaded: it knows the carrier that brought its id (none, if it
-    is new or was rebuilt), and who issues ids."""
-    session.is_new  # noqa: B018 - loads it
-    real: Session = session._get_current_obj()._session()
-    return real
 
 
 def _request_among(arguments: Iterable[Any]) -> tuple[Any, Any]:

@@ -53,6 +53,7 @@ from nocookie.stores.base import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+    from nocookie.carriers import Carrier
     from nocookie.rewriting import Scope
 
 __all__ = ["Opener", "Session", "SessionObject"]
@@ -111,7 +112,7 @@ class Session(MutableMapping[str, Any]):
     _reason: str | None = None
     #: The id that the client presented and the store knew, and the carrier that brought it.
     _given: str | None = None
-    _brought_by: Any = None
+    _brought_by: Carrier | None = None
     #: To be saved at the commit.
     _marked = False
     #: What a save would send, as long as nothing can have changed since it was made.
@@ -226,6 +227,14 @@ class Session(MutableMapping[str, Any]):
         """Seconds that the session may lie unused; None for ever."""
         timeout = self._backend.timeout
         return None if timeout == math.inf else timeout
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """The carrier by which the client brought the id that the store knew; None if it brought
+        none, and after `rebuild`."""
+        if self._values is None:
+            self._load()
+        return self._brought_by
 
     @property
     def fingerprint(self) -> str:
@@ -968,6 +977,10 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
     @property
     def timeout(self) -> float | None:
         return self._session().timeout
+
+    @property
+    def carrier(self) -> Carrier | None:
+        return self._session().carrier
 
     @property
     def fingerprint(self) -> str:

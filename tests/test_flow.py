@@ -700,6 +700,26 @@ def test_a_known_id_goes_back_only_by_the_carrier_that_brought_it(wrap):
     assert second.header("X-B") not in (None, first.header("X-A"))
 
 
+def test_the_application_can_ask_which_carrier_brought_the_session(wrap):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(session.carrier)
+        session["a"] = 1
+        session.save()
+        start_response("200 OK", [])
+        return []
+
+    header, query = Header("X-Sid"), Query("sid")
+    middleware = wrap(app, find_id=[header, query])
+    id = serve(middleware).header("X-Sid")
+    serve(middleware, path=f"/?sid={id}")
+    serve(middleware, path=f"/?sid={id}", headers={"X-Sid": "A" * 43})
+    serve(middleware, headers={"X-Sid": id})
+    serve(middleware, headers={"X-Sid": "A" * 43})
+    assert seen == [None, query, query, header, None]
+
+
 def test_if_the_store_does_not_know_the_first_id_the_next_one_counts(wrap, caplog):
     middleware = wrap(visit, find_id=[Header("X-A"), Header("X-B")])
     id = serve(middleware, path="/write").header("X-A")

@@ -131,6 +131,7 @@ def handler(environ: WSGIEnvironment) -> None:
     assert_type(session.last_accessed, float | None)
     assert_type(session.timeout, float | None)
     assert_type(session.fingerprint, str)
+    assert_type(session.carrier, Carrier | None)
     assert_type(session.has_key("x"), bool)
 
     session.save()
