@@ -41,8 +41,10 @@ LAYERS = [
     ["nocookie"],
     [
         *("nocookie.adapters.*", "nocookie.demo", "nocookie.flash", "nocookie.forms"),
-        *("nocookie.purge", "nocookie.testing"),
+        *("nocookie.purge", "nocookie.testing.clock", "nocookie.testing.threads"),
     ],
+    ["nocookie.testing.*"],
+    ["nocookie.testing"],
     ["nocookie.adapters", "nocookie.cli"],
     ["nocookie.__main__"],
 ]
@@ -139,7 +141,8 @@ def test_a_third_partys_package_is_imported_at_the_top_by_none_but_its_own(modul
     imported when it is."""
     allowed = {
         "nocookie.cli": {"click"},
-        "nocookie.testing": {"pytest", "hypothesis"},
+        "nocookie.testing.stores": {"pytest", "hypothesis"},
+        "nocookie.testing.carriers": {"pytest"},
     }.get(module, set())
     for names, top in runtime_imports(ast.parse(MODULES[module].read_text())):
         for name in names if top else ():
@@ -147,8 +150,19 @@ def test_a_third_partys_package_is_imported_at_the_top_by_none_but_its_own(modul
             assert package in {"nocookie", "webob", *sys.stdlib_module_names, *allowed}
 
 
-def test_testing_without_its_packages_says_what_to_install():
-    code = "import sys\nsys.modules['hypothesis'] = None\nimport nocookie.testing"
+@pytest.mark.parametrize(
+    ("suite", "missing", "needed"),
+    [
+        ("StoreSuite", "hypothesis", "pytest and hypothesis"),
+        ("CarrierSuite", "pytest", "pytest"),
+    ],
+)
+def test_a_suite_without_its_packages_says_what_to_install(suite, missing, needed):
+    code = (
+        f"import sys\nsys.modules[{missing!r}] = None\n"
+        "from nocookie.testing import FakeClock\n"
+        f"from nocookie.testing import {suite}"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -157,7 +171,7 @@ def test_testing_without_its_packages_says_what_to_install():
         check=False,
     )
     assert done.returncode == 1
-    assert "ImportError: nocookie.testing needs pytest and hypothesis" in done.stderr
+    assert f"ImportError: nocookie.testing.{suite} needs {needed}: pip" in done.stderr
 
 
 def public_names(path):
@@ -174,7 +188,10 @@ def by_case(name):
 
 
 #: Programs and suites: nobody imports their parts.
-WHOLES = {"nocookie.cli", "nocookie.demo", "nocookie.testing"}
+WHOLES = {
+    *("nocookie.cli", "nocookie.demo"),
+    *("nocookie.testing.carriers", "nocookie.testing.stores", "nocookie.testing.threads"),
+}
 
 
 @pytest.mark.parametrize(
