@@ -39,13 +39,16 @@ LAYERS = [
     ["nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
+    ["nocookie.inifile"],
     [
         *("nocookie.adapters.*", "nocookie.demo", "nocookie.flash", "nocookie.forms"),
         *("nocookie.purge", "nocookie.testing.clock", "nocookie.testing.threads"),
     ],
     ["nocookie.testing.*"],
     ["nocookie.testing"],
-    ["nocookie.adapters", "nocookie.cli"],
+    ["nocookie.adapters", "nocookie.commands.where"],
+    ["nocookie.commands.*"],
+    ["nocookie.commands", "nocookie.cli"],
     ["nocookie.__main__"],
 ]
 
@@ -107,7 +110,8 @@ NOT_LOADED = [
     *("flask", "django", "pyramid", "bottle", "paste", "waitress", "gunicorn"),
     *("pytest", "hypothesis", "beaker", "webtest"),
     *("nocookie.stores.file", "nocookie.stores.memory", "nocookie.testing", "nocookie.cli"),
-    *("nocookie.demo", "nocookie.purge", "nocookie.adapters", "click"),
+    *("nocookie.commands", "nocookie.inifile", "nocookie.demo", "nocookie.purge"),
+    *("nocookie.adapters", "click"),
 ]
 
 
@@ -141,6 +145,7 @@ def test_a_third_partys_package_is_imported_at_the_top_by_none_but_its_own(modul
     imported when it is."""
     allowed = {
         "nocookie.cli": {"click"},
+        **{name: {"click"} for name in MODULES if name.startswith("nocookie.commands.")},
         "nocookie.testing.stores": {"pytest", "hypothesis"},
         "nocookie.testing.carriers": {"pytest"},
     }.get(module, set())

@@ -1,0 +1,3 @@
+"""The subcommands of `nocookie`, a module each: `nocookie.cli` imports the one that is called."""
+
+__all__: list[str] = []
