@@ -21,7 +21,9 @@ __all__ = ["COMMANDS", "main"]
 #: command is called: none has to wait for what only another needs.
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "demo",
+    "make-config": "make_config",
     "purge": "purge",
+    "secret": "secret",
 }
 
 

@@ -34,14 +34,12 @@ from nocookie.redaction import ids_taken
 from nocookie.rewriting import Scope
 from nocookie.sealed import SealedSession
 from nocookie.sessions import Session, SessionObject
+from nocookie.strength import SECRETS, weakness
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = ["SessionManager"]
-
-#: 16 characters at random are 96 bits; a phrase of that length is less, and still beyond trying.
-SHORT_SECRET: Final = 16
 
 #: An id by its grammar that is nobody's, for what only takes ids away.
 NO_ID: Final = "A" * 43
@@ -64,9 +62,7 @@ class SessionManager:
             self.session_class = SealedSession
         self._key = self.backend.ids.key
         self._auto = self.backend.auto
-        for secret in settings["secret"] or ():
-            if len(secret) < SHORT_SECRET:
-                emit("misfit", f"a secret of fewer than {SHORT_SECRET} characters can be guessed")
+        _warn_of_weak_secrets(settings)
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
         #: Whether responses may have to change though nobody asked for the session.
         self.in_url = bool(self._in_url)
@@ -286,6 +282,21 @@ class SessionManager:
             elif carrier.place(session._carried, reply):
                 return True
         return False
+
+
+#: What was said of secrets already. Once is enough, however many applications a process makes.
+_said: set[str] = set()
+
+
+def _warn_of_weak_secrets(settings: Mapping[str, Any]) -> None:
+    for name in SECRETS:
+        given = settings[name] or ()
+        for secret in (given,) if isinstance(given, str) else given:
+            why = weakness(secret)
+            sentence = f"{name} can be guessed: {why}"
+            if why is not None and sentence not in _said:
+                _said.add(sentence)
+                emit("misfit", sentence)
 
 
 #: For reading URLs only: what it is about where an id stands does not matter then.

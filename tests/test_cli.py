@@ -49,15 +49,15 @@ def test_help_names_every_command(capsys):
     assert status("--help") == 0
 
     said = capsys.readouterr().out
-    assert re.findall("^  ([a-z]+)  ", said, re.MULTILINE) == ["demo", "purge"]
+    assert re.findall("^  ([a-z][a-z-]*)  ", said, re.MULTILINE) == list(cli.COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["demo", "purge"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_of_a_command_says_what_it_does_and_every_option(command, capsys):
     assert status(command, "--help") == 0
 
     said = capsys.readouterr().out
-    assert said.startswith(f"Usage: nocookie {command} [OPTIONS]\n\n  ")
+    assert said.startswith(f"Usage: nocookie {command} [OPTIONS]")
     without_help = re.findall(r"^  --[\w-]+(?: [A-Z]+)?$(?!\n {20})", said, re.MULTILINE)
     assert without_help == []
 

@@ -15,7 +15,7 @@ ROOT = Path(nocookie.__file__).parent
 
 #: From the ground up. A module imports from the lines above its own.
 LAYERS = [
-    ["nocookie.errors"],
+    ["nocookie.errors", "nocookie.strength"],
     ["nocookie.events"],
     ["nocookie.sealing"],
     ["nocookie.ids"],
