@@ -12,7 +12,7 @@ from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, Rand
 from nocookie.options import OPTIONS
 from nocookie.sealing import Sealer
 from nocookie.stores import open_store
-from nocookie.stores.base import Missing, Record, Renewing, Store
+from nocookie.stores.base import Missing, Moved, Record, Renewing, Store
 from nocookie.tokens import Nowhere, Tokens
 
 __all__ = ["Backend", "Presented"]
@@ -63,7 +63,7 @@ class Backend:
                 self.ids = SignedIds(secrets) if secrets else RandomIds()
             self.store = open_store(type, settings) if isinstance(type, str) else type
         #: How a request reads a record: with the touch that is due, where one trip can do both.
-        self.load: Callable[[str], Record | Missing] = self.store.load
+        self.load: Callable[[str], Record | Missing | Moved] = self.store.load
         if isinstance(self.store, Renewing):
             self.load = partial(
                 self.store.load_and_touch,

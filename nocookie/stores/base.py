@@ -17,11 +17,16 @@ The promises, each of them in `nocookie.testing.StoreSuite`:
   change different fields lose nothing, and readers see all of a delta or nothing.
 * **Ended is ended.** After `destroy(key)` or `rotate(key, ...)` returns, *key* is missing for
   everybody. A living key is never missing, however much others write to it.
+* **Moved is not living.** A rotation may leave a trail under the old key for some seconds. It
+  answers `load` with `Moved`, and nothing else: what is written there raises `SessionGone`.
 * **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space.
 * **What is acknowledged is stored**, at the level of durability that the store states.
 
-Optional powers are protocols of their own (`Renewing`, `Purgeable`, `Countable`, `Listable`); ask
-with isinstance.
+Optional powers are protocols of their own (`Renewing`, `Purgeable`, `Countable`, `Listable`,
+`ByOwner`); ask with isinstance.
+
+Fields whose names begin with NUL are the library's own (`OWN_LIFE` below); an application's never
+do. To a store they are fields like all others, but for `Renewing`.
 """
 
 from __future__ import annotations
@@ -33,20 +38,28 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
+    "OWN_LIFE",
+    "ByOwner",
     "Countable",
     "Delta",
     "KeyTaken",
     "Listable",
     "Missing",
+    "Moved",
     "Purgeable",
     "Record",
     "Renewing",
     "Store",
+    "Trail",
     "VersionChanged",
     "merge",
     "pack",
     "unpack",
 ]
+
+
+#: The field of a session whose timeout and lifetime are its own, not the application's.
+OWN_LIFE: Final = "\0life"
 
 
 class Record(NamedTuple):
@@ -94,6 +107,20 @@ class Missing(enum.Enum):
     CORRUPTED = "corrupted"
 
 
+class Moved(NamedTuple):
+    """There was a record, and it goes on under another key."""
+
+    #: What the rotation left: enough for whoever has the old id, and for nobody else.
+    ticket: bytes
+
+
+class Trail(NamedTuple):
+    """What a rotation leaves under the old key, and for how many seconds."""
+
+    ticket: bytes
+    ttl: float
+
+
 class KeyTaken(Exception):
     """`create` or `rotate` found a living record under the new key. Nothing was written."""
 
@@ -108,14 +135,15 @@ class Store(Protocol):
     #: True where other processes see what this one stores.
     shared: bool
 
-    def load(self, key: str) -> Record | Missing:
+    def load(self, key: str) -> Record | Missing | Moved:
         """Return the record, or why there is none. Writes nothing, creates nothing."""
         ...
 
-    def create(self, key: str, record: Record, ttl: float) -> None:
+    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
         """Store a new record; its `accessed`, `expires` and `version` are the store's to set.
 
-        Raises `KeyTaken` if a living record is there; an expired one is replaced.
+        *owner* is whose it is, for stores that are `ByOwner`; others have no use for it. Raises
+        `KeyTaken` if a living record, or a trail, is there; an expired one is replaced.
         """
         ...
 
@@ -139,16 +167,31 @@ class Store(Protocol):
         """Renew the record. Raises `SessionGone`; *seal* is as for `save`."""
         ...
 
-    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+    def rotate(
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        owner: bytes | None = None,
+        trail: Trail | None = None,
+    ) -> None:
         """Move the record to another key, with *delta* applied and the seal replaced.
+
+        With *owner*, the record is that owner's from now on, and begins anew: `created` is now.
+        Without, it keeps the one it has. With *trail*, the old key answers `load` with its ticket
+        until its time is over; from the first moment on at which the old record is gone, and not
+        before the new one can be loaded.
 
         Raises `SessionGone` if the old one is gone, `KeyTaken` if the new key is in use. Where
         this cannot be one step, a crash in between may lose the session but never leave two.
         """
         ...
 
-    def destroy(self, key: str) -> None:
-        """End the record. No error if there is none."""
+    def destroy(self, key: str) -> Moved | None:
+        """End the record, or the trail. No error if there is none. What is returned if it was a
+        trail is what `load` would have said: its successor lives on."""
         ...
 
     def close(self) -> None:
@@ -162,10 +205,11 @@ class Renewing(Protocol):
 
     def load_and_touch(
         self, key: str, idle: float, lifetime: float, after: float
-    ) -> Record | Missing:
+    ) -> Record | Missing | Moved:
         """Load as `load` does; a living record that was last renewed more than *after* seconds
         ago is renewed as by `touch`, to live *idle* seconds from now, though not beyond
-        *lifetime* seconds from its creation. Return it as it was before.
+        *lifetime* seconds from its creation. One with the field `OWN_LIFE` is not: these times
+        are not its own. Return it as it was before.
         """
         ...
 
@@ -196,6 +240,23 @@ class Listable(Protocol):
 
     def keys(self) -> Iterator[str]:
         """Yield the keys of living records, in no order, while others write."""
+        ...
+
+
+@runtime_checkable
+class ByOwner(Protocol):
+    """A store that finds the records of an owner, as `create` or `rotate` was told."""
+
+    def owned(self, owner: bytes) -> list[str]:
+        """Return the keys of the owner's living records, in no order."""
+        ...
+
+    def end_owned(self, owner: bytes, but: str | None = None) -> int:
+        """End every record of the owner except the one under the key *but*; return how many.
+
+        A record that was living and the owner's when this was called is dead when it returns,
+        also if a rotation was moving it at the time.
+        """
         ...
 
 

@@ -16,9 +16,22 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from nocookie.errors import SessionGone
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged, merge, new_record
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Missing,
+    Moved,
+    Record,
+    Trail,
+    VersionChanged,
+    merge,
+    new_record,
+)
 
 __all__ = ["MemoryStore"]
+
+#: The version of what is no record any more, but the trail of one; its seal is the ticket.
+TRAIL: Final = 0
 
 #: How many of the longest idle records a `create` removes if they have expired. Two for each that
 #: comes: so what is expired goes faster than new ones come, and no create takes long.
@@ -38,34 +51,38 @@ class MemoryStore:
         # In order of the last save or touch: the longest idle first. A write replaces a record
         # and then moves it: readers, who take no lock, must not find it missing in between.
         self._records: OrderedDict[str, Record] = OrderedDict()
+        #: The owner of a record, and the keys of an owner: of few records, so not in them.
+        self._owners: dict[str, bytes] = {}
+        self._owned: dict[bytes, set[str]] = {}
         self._lock = threading.Lock()
         _living.add(self)
 
-    def load(self, key: str) -> Record | Missing:
+    def load(self, key: str) -> Record | Missing | Moved:
         record = self._records.get(key)
         if record is None:
             return Missing.UNKNOWN
         if record.expires <= self._clock():
-            return Missing.EXPIRED
-        return record
+            return Missing.EXPIRED if record.version else Missing.UNKNOWN
+        return record if record.version else Moved(record.seal)
 
-    def create(self, key: str, record: Record, ttl: float) -> None:
+    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
         now = self._clock()
         with self._lock:
             records = self._records
             if key in records:
                 if records[key].expires > now:
                     raise KeyTaken
-                del records[key]
+                self._remove(key)
             for _ in range(SWEEP_PER_CREATE):
                 oldest = next(iter(records), None)
                 if oldest is None or records[oldest].expires > now:
                     break
-                del records[oldest]
+                self._remove(oldest)
             while len(records) >= self._max_sessions:
-                records.popitem(last=False)
+                self._remove(next(iter(records)))
             fields, created, *_, seal = record
             records[key] = new_record((dict(fields), created, now, now + ttl, 1, seal))
+            self._give(key, owner)
 
     def save(
         self,
@@ -92,20 +109,40 @@ class MemoryStore:
             self._records[key] = there._replace(accessed=now, expires=now + ttl)
             self._records.move_to_end(key)
 
-    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+    def rotate(
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        owner: bytes | None = None,
+        trail: Trail | None = None,
+    ) -> None:
         now = self._clock()
         with self._lock:
             fields, created, _, _, version, _ = self._alive(old, now)
             if new in self._records:
                 raise KeyTaken
-            del self._records[old]
+            before = self._owners.get(old)
+            began = created if owner is None else now
             self._records[new] = new_record(
-                (merge(fields, delta), created, now, now + ttl, version + 1, seal)
+                (merge(fields, delta), began, now, now + ttl, version + 1, seal)
             )
+            self._give(new, owner or before)
+            if trail is None:
+                self._remove(old)
+            else:
+                self._disown(old)
+                ends = now + trail.ttl
+                self._records[old] = new_record(({}, created, now, ends, TRAIL, trail.ticket))
 
-    def destroy(self, key: str) -> None:
+    def destroy(self, key: str) -> Moved | None:
         with self._lock:
-            self._records.pop(key, None)
+            record = self._remove(key)
+        if record is None or record.version or record.expires <= self._clock():
+            return None
+        return Moved(record.seal)
 
     def close(self) -> None:
         """Nothing to release: what is stored stays as long as the store does."""
@@ -115,24 +152,58 @@ class MemoryStore:
         with self._lock:
             expired = [key for key, record in self._records.items() if record.expires <= now]
             for key in expired[:limit]:
-                del self._records[key]
+                self._remove(key)
         return len(expired[:limit])
 
     def keys(self) -> Iterator[str]:
         now = self._clock()
         with self._lock:
-            living = [key for key, record in self._records.items() if record.expires > now]
+            living = [k for k, record in self._records.items() if _lives(record, now)]
         yield from living
+
+    def owned(self, owner: bytes) -> list[str]:
+        now = self._clock()
+        with self._lock:
+            return [key for key in self._owned.get(owner, ()) if self._records[key].expires > now]
+
+    def end_owned(self, owner: bytes, but: str | None = None) -> int:
+        now = self._clock()
+        with self._lock:
+            ended = [key for key in self._owned.get(owner, ()) if key != but]
+            records = map(self._remove, ended)
+            return sum(record is not None and record.expires > now for record in records)
+
+    def _give(self, key: str, owner: bytes | None) -> None:
+        if owner is not None:
+            self._owners[key] = owner
+            self._owned.setdefault(owner, set()).add(key)
+
+    def _disown(self, key: str) -> None:
+        owner = self._owners.pop(key, None)
+        if owner is not None:
+            keys = self._owned[owner]
+            keys.discard(key)
+            if not keys:
+                del self._owned[owner]
+
+    def _remove(self, key: str) -> Record | None:
+        if self._owners:
+            self._disown(key)
+        return self._records.pop(key, None)
 
     def _alive(self, key: str, now: float, seal: bytes | None = None) -> Record:
         record = self._records.get(key)
-        if record is None or record.expires <= now or seal not in (None, record.seal):
+        if record is None or not _lives(record, now) or seal not in (None, record.seal):
             raise SessionGone("the session has ended")
         return record
 
     def _after_fork(self) -> None:
         # Another thread may have held the lock at the fork; here nobody would ever release it.
         self._lock = threading.Lock()
+
+
+def _lives(record: Record, now: float) -> bool:
+    return record.expires > now and record.version != TRAIL
 
 
 _living: weakref.WeakSet[MemoryStore] = weakref.WeakSet()

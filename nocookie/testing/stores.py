@@ -11,13 +11,16 @@ from typing import Any, Final
 
 from nocookie.errors import SessionGone
 from nocookie.stores.base import (
+    ByOwner,
     Delta,
     KeyTaken,
     Listable,
     Missing,
+    Moved,
     Purgeable,
     Record,
     Store,
+    Trail,
     VersionChanged,
     merge,
 )
@@ -89,6 +92,7 @@ def key_of(number: int) -> str:
 
 KEY: Final = key_of(0xFEED)
 OTHER: Final = key_of(0xBEEF)
+TRAIL: Final = Trail(b"ticket \0\xff", SHORT)
 
 
 class StoreSuite:
@@ -436,6 +440,122 @@ class StoreSuite:
         store.destroy(OTHER)
         assert store.load(OTHER) is Missing.UNKNOWN
 
+    # -- rotate with a trail
+
+    def test_a_trail_answers_with_its_ticket_and_takes_no_writes(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {"a": b"1"})
+        store.rotate(KEY, OTHER, Delta({"b": b"2"}), b"", TTL, trail=TRAIL)
+        before = load(store, OTHER)
+        assert store.load(KEY) == Moved(TRAIL.ticket)
+        third = key_of(3)
+        writes: list[Callable[[], object]] = [
+            lambda: store.save(KEY, Delta({"a": b"late"}), TTL),
+            lambda: store.save(KEY, Delta({"a": b"late"}, cleared=True), TTL),
+            lambda: store.save(KEY, Delta({"a": b"late"}), TTL, expect=before.version),
+            lambda: store.touch(KEY, TTL),
+            lambda: store.rotate(KEY, third, Delta(), b"", TTL),
+            lambda: store.rotate(KEY, third, Delta(), b"", TTL, trail=TRAIL),
+        ]
+        for write in writes:
+            with pytest.raises(SessionGone):
+                write()
+        assert store.load(KEY) == Moved(TRAIL.ticket)
+        assert store.load(third) is Missing.UNKNOWN
+        assert load(store, OTHER) == before
+        assert dict(before.fields) == {"a": b"1", "b": b"2"}
+
+    def test_a_trail_ends_in_its_time(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        store.rotate(KEY, OTHER, Delta(), b"", TTL, trail=TRAIL)
+        clock.advance(TRAIL.ttl - 0.5)
+        assert store.load(KEY) == Moved(TRAIL.ticket)
+        clock.advance(0.5)
+        assert isinstance(store.load(KEY), Missing)
+        assert store.destroy(KEY) is None
+        assert fields(store, OTHER) == {"a": b"1"}
+
+    def test_a_trail_leads_on_to_a_trail(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        store.rotate(KEY, OTHER, Delta(), b"", TTL, trail=TRAIL)
+        store.rotate(OTHER, key_of(3), Delta(), b"", TTL, trail=Trail(b"another", SHORT))
+        assert store.load(KEY) == Moved(TRAIL.ticket)
+        assert store.load(OTHER) == Moved(b"another")
+        assert fields(store, key_of(3)) == {"a": b"1"}
+
+    def test_nothing_is_created_on_a_trail(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        store.rotate(KEY, OTHER, Delta(), b"", TTL, trail=TRAIL)
+        with pytest.raises(KeyTaken):
+            create(store, clock)
+        assert store.load(KEY) == Moved(TRAIL.ticket)
+
+    def test_who_destroys_a_trail_is_told_where_it_led(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock)
+        store.rotate(KEY, OTHER, Delta(), b"", TTL, trail=TRAIL)
+        assert store.destroy(KEY) == Moved(TRAIL.ticket)
+        assert store.load(KEY) is Missing.UNKNOWN
+        assert store.destroy(KEY) is None
+        assert store.destroy(OTHER) is None  # that was a record
+        assert store.load(OTHER) is Missing.UNKNOWN
+
+    def test_a_trail_is_no_living_record(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        store.rotate(KEY, OTHER, Delta(), b"", TTL, trail=TRAIL)
+        if isinstance(store, Listable):
+            assert list(store.keys()) == [OTHER]
+        if isinstance(store, Purgeable):
+            clock.advance(TRAIL.ttl)
+            assert store.purge(10) == 1
+            assert fields(store, OTHER) == {"a": b"1"}
+
+    def test_a_reader_finds_the_record_or_its_trail_and_then_the_record(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        """A rotation with a trail logs nobody out, whenever they look."""
+        keys = [key_of(number) for number in range(12)]
+        create(store, clock, key=keys[0])
+
+        def rotate() -> None:
+            for old, new in itertools.pairwise(keys):
+                store.rotate(old, new, Delta(), b"", TTL, trail=Trail(new.encode(), SHORT))
+
+        def read() -> None:
+            key = keys[0]
+            while isinstance(found := store.load(key), Moved):
+                key = found.ticket.decode()
+            assert isinstance(found, Record), (found, keys.index(key))
+
+        together(rotate, meanwhile=[read, read])
+
+    def test_a_destroy_and_a_rotation_with_a_trail_leave_what_can_be_found(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        """Who destroys follows the trail: then nothing of the session is left."""
+        for turn in range(20):
+            old, new = key_of(turn), key_of(1000 + turn)
+            create(store, clock, key=old)
+            self._race_trail_and_destroy(store, old, new)
+
+    def _race_trail_and_destroy(self, store: Store, old: str, new: str) -> None:
+        def rotate() -> None:
+            try:
+                store.rotate(old, new, Delta(), b"", TTL, trail=Trail(new.encode(), SHORT))
+            except SessionGone:
+                pass
+
+        def end() -> None:
+            key = old
+            while (moved := store.destroy(key)) is not None:
+                key = moved.ticket.decode()
+
+        together(rotate, end)
+        assert isinstance(store.load(old), Missing)
+        assert isinstance(store.load(new), Missing)
+
     # -- destroy
 
     def test_destroy_ends_the_record_and_no_other(self, store: Store, clock: FakeClock) -> None:
@@ -704,6 +824,96 @@ class StoreSuite:
         store.purge(100)
         assert all(isinstance(store.load(key_of(n)), Record) for n in range(20))
 
+    def test_records_are_found_by_their_owner(self, store: Store, clock: FakeClock) -> None:
+        owners = by_owner(store)
+        one, two, three, four = map(key_of, range(1, 5))
+        create(store, clock, key=one, owner=b"ann")
+        create(store, clock, key=two, owner=b"ann", ttl=SHORT)
+        create(store, clock, key=three, owner=b"bob\0")
+        create(store, clock, key=four)
+        assert sorted(owners.owned(b"ann")) == [one, two]
+        assert owners.owned(b"bob\0") == [three]
+        assert owners.owned(b"nobody") == owners.owned(b"") == []
+        store.save(one, Delta({"a": b"2"}), TTL)
+        store.touch(one, TTL)
+        clock.advance(SHORT)
+        assert owners.owned(b"ann") == [one]
+        store.destroy(one)
+        assert owners.owned(b"ann") == []
+
+    def test_a_rotation_keeps_the_owner_or_gives_another(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        owners = by_owner(store)
+        keys = [key_of(number) for number in range(1, 7)]
+        create(store, clock, key=keys[0])
+        began = clock.now
+        clock.advance(5)
+        store.rotate(keys[0], keys[1], Delta(), b"", TTL)
+        assert load(store, keys[1]).created == began
+        store.rotate(keys[1], keys[2], Delta(), b"", TTL, owner=b"ann")
+        assert owners.owned(b"ann") == [keys[2]]
+        assert load(store, keys[2]).created == clock.now, "with an owner it begins anew"
+        store.rotate(keys[2], keys[3], Delta(), b"", TTL)
+        assert owners.owned(b"ann") == [keys[3]]
+        store.rotate(keys[3], keys[4], Delta(), b"", TTL, trail=TRAIL)
+        assert owners.owned(b"ann") == [keys[4]]
+        store.rotate(keys[4], keys[5], Delta(), b"", TTL, owner=b"bob")
+        assert (owners.owned(b"ann"), owners.owned(b"bob")) == ([], [keys[5]])
+
+    def test_all_of_an_owner_end_but_one(self, store: Store, clock: FakeClock) -> None:
+        owners = by_owner(store)
+        mine = [key_of(number) for number in range(1, 8)]
+        for key in mine:
+            create(store, clock, key=key, owner=b"ann")
+        create(store, clock, key=key_of(100), owner=b"bob")
+        create(store, clock, key=key_of(101))
+        assert owners.end_owned(b"ann", but=mine[3]) == 6
+        assert [key for key in mine if store.load(key) is not Missing.UNKNOWN] == [mine[3]]
+        assert owners.owned(b"ann") == [mine[3]]
+        assert owners.end_owned(b"ann") == 1
+        assert owners.end_owned(b"ann") == 0
+        assert owners.owned(b"bob") == [key_of(100)]
+        assert isinstance(store.load(key_of(101)), Record)
+        with pytest.raises(SessionGone):
+            store.save(mine[0], Delta({"a": b"late"}), TTL)
+
+    def test_an_owner_of_many_sessions_is_rid_of_all(self, store: Store, clock: FakeClock) -> None:
+        owners = by_owner(store)
+        for number in range(300):
+            create(store, clock, key=key_of(number), owner=b"ann")
+        assert len(owners.owned(b"ann")) == 300
+        assert owners.end_owned(b"ann") == 300
+        assert owners.owned(b"ann") == []
+
+    def test_no_rotation_carries_a_record_past_the_end_of_its_owner(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        owners = by_owner(store)
+        for turn in range(10):
+            keys = [key_of(1000 * turn + number) for number in range(200)]
+            create(store, clock, key=keys[0], owner=b"ann")
+            self._race_rotation_and_end(store, owners, keys)
+
+    def _race_rotation_and_end(self, store: Store, owners: ByOwner, keys: list[str]) -> None:
+        moved: list[str] = []
+
+        def rotate() -> None:
+            try:
+                for old, new in itertools.pairwise(keys):
+                    store.rotate(old, new, Delta(), b"", TTL, trail=[None, TRAIL][len(moved) % 2])
+                    moved.append(new)
+            except SessionGone:
+                return
+
+        def end() -> None:
+            wait_until(lambda: len(moved) >= 2)
+            owners.end_owned(b"ann")
+            assert owners.owned(b"ann") == []
+
+        together(rotate, end)
+        assert not any(isinstance(store.load(key), Record) for key in keys)
+
     def test_keys_lists_the_living_only(self, store: Store, clock: FakeClock) -> None:
         if not isinstance(store, Listable):
             pytest.skip("the store is not Listable")
@@ -775,9 +985,16 @@ def create(
     key: str = KEY,
     seal: bytes = b"",
     ttl: float = TTL,
+    owner: bytes | None = None,
 ) -> None:
     given = {"a": b"1"} if fields is None else fields
-    store.create(key, Record(given, clock.now, 0.0, 0.0, 0, seal), ttl)
+    store.create(key, Record(given, clock.now, 0.0, 0.0, 0, seal), ttl, owner)
+
+
+def by_owner(store: Store) -> ByOwner:
+    if not isinstance(store, ByOwner):
+        pytest.skip("the store is not ByOwner")
+    return store
 
 
 def load(store: Store, key: str = KEY) -> Record:
@@ -798,7 +1015,10 @@ class _StoreMachine(RuleBasedStateMachine):
     deltas = st.builds(Delta, mappings, st.sets(names), st.booleans())
     numbers = st.integers(0, 3)
     ttls = st.sampled_from([SHORT, 2 * SHORT, 10 * SHORT, math.inf])
+    finite_ttls = st.sampled_from([SHORT, 2 * SHORT])
     seals = st.binary(max_size=4)
+    persons = st.sampled_from([None, 0, 1])
+    trails_left = st.none() | st.builds(Trail, st.binary(min_size=1, max_size=4), finite_ttls)
 
     #: Every run has keys of its own, so one store serves all runs.
     runs = 0
@@ -811,6 +1031,10 @@ class _StoreMachine(RuleBasedStateMachine):
         run = _StoreMachine.runs = _StoreMachine.runs + 1
         self.keys = [key_of((run << 32) + number) for number in range(4)]
         self.model: dict[str, Record] = {}
+        #: By old key: the ticket, and when it ends.
+        self.trails: dict[str, tuple[bytes, float]] = {}
+        self.owners: dict[str, bytes] = {}
+        self.people = [b"ann %d" % run, b"bob %d" % run]
 
     def teardown(self) -> None:
         for key in self.keys:
@@ -819,9 +1043,16 @@ class _StoreMachine(RuleBasedStateMachine):
     def alive(self, key: str) -> bool:
         return key in self.model and self.model[key].expires > self.clock.now
 
+    def is_trail(self, key: str) -> bool:
+        return key in self.trails and self.trails[key][1] > self.clock.now
+
     def check(self, key: str) -> None:
         found, expected = self.store.load(key), self.model.get(key)
-        if expected is None:
+        if self.is_trail(key):
+            assert found == Moved(self.trails[key][0])
+        elif key in self.trails:
+            assert isinstance(found, Missing)
+        elif expected is None:
             assert found is Missing.UNKNOWN
         elif not self.alive(key):
             assert found in (Missing.EXPIRED, Missing.UNKNOWN)
@@ -832,16 +1063,27 @@ class _StoreMachine(RuleBasedStateMachine):
     def renewed(self, record: Record, ttl: float) -> Record:
         return record._replace(accessed=self.clock.now, expires=self.clock.now + ttl)
 
-    @rule(number=numbers, fields=mappings, seal=seals, ttl=ttls)
-    def create(self, number: int, fields: dict[str, bytes], seal: bytes, ttl: float) -> None:
+    def own(self, key: str, person: int | None) -> bytes | None:
+        """Remember the owner of a record that begins."""
+        self.owners.pop(key, None)
+        if person is None:
+            return None
+        self.owners[key] = self.people[person]
+        return self.people[person]
+
+    @rule(number=numbers, fields=mappings, seal=seals, ttl=ttls, person=persons)
+    def create(
+        self, number: int, fields: dict[str, bytes], seal: bytes, ttl: float, person: int | None
+    ) -> None:
         key = self.keys[number]
         record = Record(fields, self.clock.now, 0.0, 0.0, 0, seal)
-        if self.alive(key):
+        if self.alive(key) or self.is_trail(key):
             with pytest.raises(KeyTaken):
                 self.store.create(key, record, ttl)
         else:
-            self.store.create(key, record, ttl)
+            self.store.create(key, record, ttl, self.own(key, person))
             self.model[key] = self.renewed(record, ttl)
+            self.trails.pop(key, None)
         self.check(key)
 
     @rule(number=numbers, delta=deltas, ttl=ttls)
@@ -889,30 +1131,75 @@ class _StoreMachine(RuleBasedStateMachine):
                 self.store.touch(key, ttl)
         self.check(key)
 
-    @rule(old=numbers, step=st.integers(1, 3), delta=deltas, seal=seals, ttl=ttls)
-    def rotate(self, old: int, step: int, delta: Delta, seal: bytes, ttl: float) -> None:
+    @rule(
+        old=numbers,
+        step=st.integers(1, 3),
+        delta=deltas,
+        seal=seals,
+        ttl=ttls,
+        person=persons,
+        trail=trails_left,
+    )
+    def rotate(
+        self,
+        old: int,
+        step: int,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        person: int | None,
+        trail: Trail | None,
+    ) -> None:
         here, there = self.keys[old], self.keys[(old + step) % 4]
-        if there in self.model and not self.alive(there):
+        if (there in self.model and not self.alive(there)) or there in self.trails:
             return  # a fresh id is never one that has been: whatever happens is right
+        owner = None if person is None else self.people[person]
         if not self.alive(here):
             with pytest.raises(SessionGone):
-                self.store.rotate(here, there, delta, seal, ttl)
+                self.store.rotate(here, there, delta, seal, ttl, owner, trail)
         elif there in self.model:
             with pytest.raises(KeyTaken):
-                self.store.rotate(here, there, delta, seal, ttl)
+                self.store.rotate(here, there, delta, seal, ttl, owner, trail)
         else:
-            self.store.rotate(here, there, delta, seal, ttl)
+            self.store.rotate(here, there, delta, seal, ttl, owner, trail)
             record = self.model.pop(here)
-            fields = merge(record.fields, delta)
-            self.model[there] = self.renewed(record._replace(fields=fields, seal=seal), ttl)
+            moved = record._replace(fields=merge(record.fields, delta), seal=seal)
+            before = self.owners.pop(here, None)
+            if owner is not None:
+                moved = moved._replace(created=self.clock.now)
+            if owner or before:
+                self.owners[there] = owner or before or b""
+            self.model[there] = self.renewed(moved, ttl)
+            if trail is not None:
+                self.trails[here] = trail.ticket, self.clock.now + trail.ttl
         self.check(here)
         self.check(there)
 
     @rule(number=numbers)
     def destroy(self, number: int) -> None:
-        self.store.destroy(self.keys[number])
-        self.model.pop(self.keys[number], None)
-        self.check(self.keys[number])
+        key = self.keys[number]
+        there = Moved(self.trails[key][0]) if self.is_trail(key) else None
+        assert self.store.destroy(key) == there
+        self.forget(key)
+        self.check(key)
+
+    def forget(self, key: str) -> None:
+        for known in (self.model, self.trails, self.owners):
+            known.pop(key, None)
+
+    @precondition(lambda self: isinstance(self.store, ByOwner))
+    @rule(person=st.sampled_from([0, 1]), but=st.none() | numbers)
+    def end_owned(self, person: int, but: int | None) -> None:
+        assert isinstance(self.store, ByOwner)
+        owner, kept = self.people[person], None if but is None else self.keys[but]
+        living = [k for k in self.keys if self.alive(k) and self.owners.get(k) == owner]
+        assert sorted(self.store.owned(owner)) == sorted(living)
+        ended = [key for key in living if key != kept]
+        assert self.store.end_owned(owner, kept) == len(ended)
+        for key in ended:
+            self.forget(key)
+        for key in self.keys:
+            self.check(key)
 
     @rule(seconds=st.sampled_from([0.5, SHORT / 2, SHORT, 5 * SHORT]))
     def time_passes(self, seconds: float) -> None:
