@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any, Final
 
 from nocookie.codecs import JsonCodec, PickleCodec
+from nocookie.errors import NocookieError
+from nocookie.events import Events
 from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, RandomIds, SignedIds
 from nocookie.options import OPTIONS
-from nocookie.sealing import Sealer
+from nocookie.sealing import Keyed, Sealer, derive
 from nocookie.stores import open_store
 from nocookie.stores.base import Missing, Moved, Record, Renewing, Store
 from nocookie.tokens import Nowhere, Tokens
@@ -26,6 +28,13 @@ Presented = tuple[tuple[str, str, Any], ...]
 TOUCH_EVERY: Final = 60.0
 TOUCH_SHARE: Final = 20
 
+
+#: How much further than ours another host's clock may be, in seconds.
+CLOCK_SKEW: Final = 120.0
+
+#: Bytes by which a store knows an owner.
+_OWNER_SIZE: Final = 32
+_OWNER_PURPOSE: Final = "nocookie owner"
 
 #: More than a seal adds to a value.
 SEAL_ROOM: Final = 100
@@ -43,11 +52,21 @@ class Backend:
         self.auto: bool = settings["auto"]
         self.max_size: int = settings["max_size"]
         self.max_value_size: int = settings["max_value_size"]
+        self.max_keys: int = settings["max_keys"]
+        self.needs_session: bool = settings["on_unknown"] == "error"
+        self.rotate_every: float = settings["rotate_every"] or math.inf
+        self.grace: float = settings["rotation_grace"]
+        self.events = Events(settings["on_event"])
+        self.emit = self.events.emit
         #: What is larger is not even looked at: somebody else wrote it. Not less than the default,
         #: so that lowering the option loses no session.
         self.decode_limit = max(self.max_value_size, OPTIONS["max_value_size"].default) + SEAL_ROOM
         self.codec = PickleCodec() if settings["data_serializer"] == "pickle" else JsonCodec()
         self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else None
+        #: What makes of an owner's name what the store knows it by; the newest first. Names can be
+        #: guessed, so with a secret it needs that to do so.
+        self._owner_keys = [Keyed(derive(s, _OWNER_PURPOSE), _OWNER_SIZE) for s in secrets or ()]
+        self._owner_keys = self._owner_keys or [Keyed(_OWNER_PURPOSE.encode(), _OWNER_SIZE)]
         self.ids: IdScheme
         #: What seals whole sessions, where the client keeps them: `type = cookie`.
         self.tokens: Tokens | None = None
@@ -72,6 +91,17 @@ class Backend:
                 after=self.touch_after,
             )
             self.touch_after = math.inf
+        #: How it is read where it is not to be renewed.
+        self.peek: Callable[[str], Record | Missing | Moved] = self.store.load
+
+    def owner_tags(self, owner: str) -> list[bytes]:
+        """Return what the store may know this owner by: the first is what it is told now, the
+        others what it was told with older secrets."""
+        try:
+            name = owner.encode()
+        except UnicodeEncodeError:
+            raise NocookieError("the name of an owner is text that UTF-8 can encode") from None
+        return [key(name) for key in self._owner_keys]
 
     def presented(self, text: object) -> tuple[Presented, str]:
         """Check one text, however it came; return it, and why it is none of ours if it is not."""

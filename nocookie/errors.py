@@ -9,22 +9,30 @@
     ├── IdLeak                               you: an id was about to leave (leak_guard = raise)
     ├── StoreError                           the store: down, slow, full, forbidden (503)
     │   └── StoreTimeout                     ... or not back within the deadline (503)
-    └── SessionConflict                      another request: it won the race (409)
-        └── SessionGone                      ... and ended the session meanwhile (409)
+    ├── SessionConflict                      another request: it won the race (409)
+    │   └── SessionGone                      ... and ended the session meanwhile (409)
+    └── Refusal                              the client: it is told what was wrong
+        ├── NoSession                        ... it needs a session, and has none (400, 404)
+        ├── InsecureTransport                ... it came by plain HTTP (403)
+        └── TooManyTries                     ... it came too often (429)
 
 A bad id from a client is not here: it is never an exception, it is a new session with a
-`reason`. No message of ours holds an id; where one session must be named, its fingerprint
+`reason`, unless the application asked for an answer instead (`on_unknown = error`). No message of ours holds an id; where one session must be named, its fingerprint
 stands in.
 """
 
 __all__ = [
     "ConfigError",
     "IdLeak",
+    "InsecureTransport",
+    "NoSession",
     "NocookieError",
+    "Refusal",
     "SessionConflict",
     "SessionGone",
     "StoreError",
     "StoreTimeout",
+    "TooManyTries",
     "UnboundSessionError",
     "ValueRefused",
 ]
@@ -81,3 +89,49 @@ class SessionGone(SessionConflict):
     """The session was ended (logout, rotation, expiry, eviction) while this request still
     used it. The save is refused: an ended session is never revived.
     """
+
+
+class Refusal(NocookieError):
+    """The client gets an answer instead of what it asked for: JSON with a code and a reason."""
+
+    #: The status line, without the reason phrase.
+    status: int
+    #: What went wrong, for programs: the value of `error` in the answer.
+    code: str
+    #: More of it, for programs; of a fixed set of words.
+    reason: str
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{self.code}: {reason}")
+        self.reason = reason
+
+
+class NoSession(Refusal):
+    """A session is needed here, and the client has none. Only with `on_unknown = error`.
+
+    400 where it brought no id, or what cannot be one; 404 where it brought the id of a session
+    that has ended: it has to begin a new one. (So the Model Context Protocol has it.)
+    """
+
+    def __init__(self, reason: str) -> None:
+        ended = reason in ("unknown", "expired", "corrupted")
+        self.status, self.code = (404, "session_ended") if ended else (400, "session_required")
+        super().__init__(reason)
+
+
+class InsecureTransport(Refusal):
+    """The session was to be saved for a client that came by plain HTTP. Only with
+    `require_https`. Nothing was stored, and the client got no id."""
+
+    status, code = 403, "https_required"
+
+
+class TooManyTries(Refusal):
+    """For callbacks of `on_event` to raise: this client guesses, and is to wait *retry_after*
+    seconds."""
+
+    status, code = 429, "too_many_tries"
+
+    def __init__(self, retry_after: int = 60) -> None:
+        super().__init__("guessing")
+        self.retry_after = retry_after

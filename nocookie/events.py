@@ -1,34 +1,114 @@
-"""What happened, for whoever watches: one log record an event.
+"""What happened, for whoever watches: a log record, a count and a call for each event.
 
-Records go to the logger `nocookie`. Each has the attributes `event` and `fingerprint`, the
-first characters of the store key: enough to follow a session through a log, of no use to
-anybody who wants to use it. No id is ever logged.
+Log records go to the logger `nocookie`. Each has the attributes `event`, `detail` and
+`fingerprint`, the first characters of the store key: enough to follow a session through a log, of
+no use to anybody who wants to use it. No id is ever logged. docs/watching.md says what to alert on.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-__all__ = ["emit", "logger"]
+from nocookie.errors import NocookieError
+from nocookie.local import current
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["EVENTS", "Event", "Events", "emit", "logger"]
 
 logger: Final = logging.getLogger("nocookie")
 
+#: Every event, and what it says.
+EVENTS: Final = {
+    "created": "A session was stored for the first time.",
+    "rotated": "A session goes on under a new id.",
+    "login": "A session has an owner now, and a new id.",
+    "ended": "A session was ended, by the application or by an operator.",
+    "expired": "A client came with the id of a session whose time is over.",
+    "refused": "A client came with what is no id of a session; the detail is the reason.",
+    "form refused": "A form came without the token of its session.",
+    "conflict": "One request brought several ids.",
+    "corrupted": "A record, or a value in one, cannot be read. It is kept.",
+    "clock": "A record is stamped later than now: a clock is wrong, here or elsewhere.",
+    "finder failed": "A finder raised, or returned what is no text: no id, then.",
+    "leak": "An id was on its way to where it must not go.",
+    "lost": "A change came after the response had begun, and could not be saved.",
+    "misfit": "The configuration does not fit the place it runs in.",
+    "plain http": "A client was kept from a session because it came by plain HTTP.",
+    "store error": "The store failed.",
+}
+
 #: Events that an operator should look at; the others are daily life.
 _WARNINGS: Final = frozenset(
-    {"conflict", "corrupted", "finder failed", "leak", "lost", "misfit", "store error"}
+    {"clock", "conflict", "corrupted", "finder failed", "leak", "lost", "misfit", "store error"}
 )
 
 
-def emit(event: str, detail: str = "", fingerprint: str | None = None) -> None:
-    """Report *event*. *detail* must not hold an id, nor anything that a client sent."""
-    level = logging.WARNING if event in _WARNINGS else logging.INFO
+class Event(NamedTuple):
+    """What a callback of the option `on_event` gets."""
+
+    #: One of `EVENTS`.
+    name: str
+    #: For people. With `refused`, the reason: `malformed`, `forged`, `unknown`, `ambiguous`, ...
+    detail: str
+    #: Names the session, where there is one.
+    fingerprint: str | None
+    #: The environ of the request that is being served; None outside of one.
+    environ: WSGIEnvironment | None
+
+    def __repr__(self) -> str:
+        # The environ may hold the id.
+        return f"<Event {self.name}, {self.detail or '-'}, {self.fingerprint or '-'}>"
+
+
+class Events:
+    """The events of one application: counted, logged, and given to *callbacks*.
+
+    A callback that raises a `NocookieError`, `TooManyTries` say, has it answered; anything else
+    that it raises is logged and goes no further.
+    """
+
+    def __init__(self, callbacks: Sequence[Callable[[Event], object]] = ()) -> None:
+        self._callbacks = callbacks
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def emit(self, name: str, detail: str = "", fingerprint: str | None = None) -> None:
+        """Report an event. *detail* must not hold an id, nor anything that a client sent."""
+        with self._lock:
+            self._counts[f"{name}: {detail}" if name == "refused" else name] += 1
+        emit(name, detail, fingerprint)
+        for callback in self._callbacks:
+            request: Any = current()
+            environ = None if request is None else request._environ
+            try:
+                callback(Event(name, detail, fingerprint, environ))
+            except NocookieError:
+                raise
+            except Exception:
+                logger.exception("a callback of on_event failed at the event %s", name)
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each event has happened in this process, by name; `refused` by its
+        reason too, as `refused: forged`."""
+        with self._lock:
+            return dict(self._counts)
+
+
+def emit(name: str, detail: str = "", fingerprint: str | None = None) -> None:
+    """Log an event of no application in particular. *detail* is as for `Events.emit`."""
+    level = logging.WARNING if name in _WARNINGS else logging.INFO
     if logger.isEnabledFor(level):
         logger.log(
             level,
             "session %s: %s%s",
             fingerprint or "-",
-            event,
+            name,
             f" ({detail})" if detail else "",
-            extra={"event": event, "detail": detail, "fingerprint": fingerprint},
+            extra={"event": name, "detail": detail, "fingerprint": fingerprint},
         )

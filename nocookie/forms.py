@@ -25,7 +25,6 @@ from webob.exc import HTTPForbidden
 
 from nocookie.carriers import Bearer, Header
 from nocookie.errors import NocookieError
-from nocookie.events import emit
 from nocookie.local import session
 
 if TYPE_CHECKING:
@@ -123,6 +122,7 @@ def refusal(token: str | None) -> str | None:
         return None
     else:
         why = "wrong token"
+    emit = session._get_current_obj()._manager.backend.emit
     emit("form refused", why, None if why == "no session" else session.fingerprint)
     return _REASONS[why]
 

@@ -23,7 +23,16 @@ from typing import Final, Protocol
 
 from nocookie.sealing import Keyed, derive, random_bytes
 
-__all__ = ["FINGERPRINT_LENGTH", "GatewayIds", "IdScheme", "NotAnId", "RandomIds", "SignedIds"]
+__all__ = [
+    "FINGERPRINT_LENGTH",
+    "GatewayIds",
+    "IdScheme",
+    "NotAnId",
+    "RandomIds",
+    "SignedIds",
+    "redeemed",
+    "ticket",
+]
 
 #: How much of a store key names a session in logs and commands: 40 bits, enough to tell a
 #: million sessions apart, far too few to find the id.
@@ -130,6 +139,35 @@ class GatewayIds:
         if 0 < len(text) <= GATEWAY_ID_LENGTH and text.isprintable():
             return self._digest(text.encode()).hex()
         raise NotAnId("malformed")
+
+
+# -- from an old id to the new one ---------------------------------------------------------------
+#
+# A rotation may leave a trail in the store: a ticket, from which whoever has the old id learns the
+# new one. The store has no id, and must not learn any. So the new id is hidden by as many bytes
+# that follow from the old one and from nothing else; each id is rotated once, so these are used
+# once (a one-time pad), and they are no part of the store key, which is another function of it.
+
+_PAD_PURPOSE: Final = b"nocookie ticket"
+
+
+def ticket(old: str, new: str) -> bytes:
+    """Return what leads from the id *old* to the id *new*."""
+    return _xor(_pad(old), urlsafe_b64decode(new + "="))
+
+
+def redeemed(old: str, ticket: bytes) -> str:
+    """Return the id that a ticket leads to. It may be no id, if the ticket is none of ours."""
+    return _text(_xor(_pad(old), ticket)) if len(ticket) == ID_BYTES else ""
+
+
+def _pad(id: str) -> bytes:
+    return hashlib.blake2b(id.encode(), digest_size=ID_BYTES, person=_PAD_PURPOSE).digest()
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    both = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+    return both.to_bytes(ID_BYTES, "big")
 
 
 _matches: Final = re.compile(GRAMMAR, re.ASCII).fullmatch

@@ -16,12 +16,17 @@ from nocookie.errors import UnboundSessionError
 if TYPE_CHECKING:
     from nocookie.sessions import SessionObject
 
-__all__ = ["bind", "is_bound", "session"]
+__all__ = ["bind", "current", "is_bound", "session"]
 
 _current: ContextVar[Any] = ContextVar("nocookie.session")
 
 #: Make *session* the current one of this context.
 bind = _current.set
+
+
+def current() -> Any:
+    """Return what is bound in this context, or None."""
+    return _current.get(None)
 
 
 def is_bound(session: object) -> bool:

@@ -8,12 +8,14 @@ comes from. An unknown name or a wrong value is a `ConfigError` at construction.
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple
 
 from nocookie.errors import ConfigError
@@ -193,6 +195,45 @@ def _origin(value: Any) -> str:
     return text.lower()
 
 
+def _networks(value: Any) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses and networks, in a list or separated by commas; none for none."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in _NONE):
+        return ()
+    texts = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    try:
+        return tuple(ip_network(text) for text in texts if text)
+    except (TypeError, ValueError):
+        raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
+
+
+def _callbacks(value: Any) -> tuple[Callable[..., Any], ...]:
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        return tuple(imported(part.strip()) for part in value.split(","))
+    callbacks = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not all(map(callable, callbacks)):
+        raise ValueError("must be a callable, package.module:callable, or a list of these")
+    return callbacks
+
+
+def imported(text: str) -> Any:
+    """Return what `package.module:name` names. Raises ValueError with a sentence that ends
+    "... not <value>"."""
+    module, colon, name = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError):
+        raise ValueError("must be package.module:callable, of a module that can be imported") from None
+    if not callable(found):
+        raise ValueError("must name a callable")
+    return found
+
+
 def _engine(value: Any) -> Any:
     if not hasattr(value, "dialect"):
         raise ValueError("must be an Engine of SQLAlchemy")
@@ -320,6 +361,20 @@ OPTIONS: Final[Mapping[str, Option]] = {
             43200.0,
             "Seconds a session lives, however much it is used; `none` for ever.",
         ),
+        Option(
+            "rotate_every",
+            _optional(_seconds),
+            None,
+            "Seconds after which a session in use goes on under a fresh id by itself; `none` for "
+            "never. Only where the response can tell the client, so not with a finder of your own.",
+        ),
+        Option(
+            "rotation_grace",
+            _seconds,
+            10.0,
+            "Seconds for which the old id still leads to the session after such a rotation: for "
+            "requests that were on their way, and responses that got lost. Never across a login.",
+        ),
         Option("auto", _bool, False, "Save what a request changed without a call of `save()`."),
         Option(
             "secret",
@@ -351,6 +406,36 @@ OPTIONS: Final[Mapping[str, Option]] = {
             1_000_000,
             "Bytes that all values of a session may have: by "
             "default what every store can take (memcached's items end at 1 MiB).",
+        ),
+        Option("max_keys", _count, 1000, "Keys that a session may have."),
+        Option(
+            "on_unknown",
+            _one_of("new", "error"),
+            "new",
+            "What a client without a session that we know gets where one is needed: `new`, an "
+            "empty one; `error`, 400 if it brought no id and 404 if its session has ended, unless "
+            "the handler called `session.start()` or `session.login(owner)` first.",
+        ),
+        Option(
+            "require_https",
+            _bool,
+            False,
+            "Neither accept nor give out ids over plain HTTP: such a request has no session, and "
+            "403 if it wants to save one.",
+        ),
+        Option(
+            "trusted_proxies",
+            _networks,
+            (),
+            "The addresses or networks of proxies whose `Forwarded` or `X-Forwarded-Proto` says "
+            "how the client came: `10.0.0.1, 192.168.0.0/16`. What others say of it is ignored.",
+        ),
+        Option(
+            "on_event",
+            _callbacks,
+            (),
+            "What is called with each event (`nocookie.events.Event`): a callable, "
+            "`package.module:callable`, or a list of these. It may raise `TooManyTries`.",
         ),
         Option(
             "strict",
@@ -500,6 +585,16 @@ def _agree(settings: Mapping[str, Any]) -> None:
         )
 
 
+    if settings["rotate_every"] is not None and not settings["strict"]:
+        raise ConfigError(
+            "rotate_every goes with strict = True: ids that a gateway issues cannot be rotated"
+        )
+    if settings["rotate_every"] is not None and settings["type"] == "cookie":
+        raise ConfigError(
+            "rotate_every goes with no type = cookie: what the client holds changes with every save"
+        )
+
+
 def reference() -> str:
     """Return the table as the Markdown page docs/configuration.md."""
     lines = [
@@ -532,6 +627,6 @@ def reference() -> str:
 
 
 def _written(value: Any) -> str:
-    if value is None:
+    if value is None or value == ():
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

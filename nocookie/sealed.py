@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from typing import TypeVar
 
-from nocookie.errors import ValueRefused
-from nocookie.events import emit
+from nocookie.errors import NoSession, ValueRefused
 from nocookie.ids import NotAnId
 from nocookie.sessions import Session
 from nocookie.stores.base import Delta, merge
@@ -42,10 +41,12 @@ class SealedSession(Session):
     @property
     def must_propagate(self) -> bool:
         if self._values is None:
-            self._load()
+            self._look()
         return self._token is not None or self._will_be_stored()
 
     def _load(self) -> None:
+        if self._needed is not None:
+            raise NoSession(self._needed)
         why: str | None = None
         for text, key, carrier in self._presented:
             try:
@@ -60,12 +61,8 @@ class SealedSession(Session):
                 self._is_new = False if self._is_new is None else self._is_new
                 return
             why = why or outcome
-            emit(outcome, "", self._backend.fingerprint(id))
-        self._is_new = True if self._is_new is None else self._is_new
-        why = why or self._reason or "absent"
-        if why != "absent":
-            emit("refused", why)
-        self._detach(why)
+            self._backend.emit(outcome, "", self._backend.fingerprint(id))
+        self._be_new(why or self._reason or "absent")
 
     def load(self) -> None:
         """Drop what was not saved. There is nothing newer to read: the client brought it all."""
@@ -74,7 +71,7 @@ class SealedSession(Session):
     def _checked_delta(self) -> Delta:
         delta = super()._checked_delta()
         if delta.set:
-            length = self._tokens.length(merge(self._stored, delta))
+            length = self._tokens.length(self._whole(delta))
             if length > TOKEN_LIMIT:
                 self._ready = None
                 largest = max(delta.set, key=lambda name: len(delta.set[name]))
@@ -85,31 +82,39 @@ class SealedSession(Session):
                 )
         return delta
 
-    def _write(self, delta: Delta) -> None:
+    def _whole(self, delta: Delta) -> dict[str, bytes]:
         fields = merge(self._stored, delta)
-        if self._key is None and not fields:
+        return fields if self._facts is None else {**fields, **self._own_fields()}
+
+    def _write(self, delta: Delta) -> None:
+        fields = self._whole(delta)
+        if self._key is None and (not fields or self._passive):
             return
         is_first = self._key is None
         now = self._backend.clock()
-        if self._created is None:
+        if self._created is None or self._owner is not None:
             self._created = now
         self._ttl()  # raises where its lifetime is over
         self._token = self._tokens.seal(self.id, self._created, now, fields)
         self._key = self._backend.ids.key(self.id)
+        self._old = None
         if is_first:
-            emit("created", "", self._named())
+            self._backend.emit("created", "", self._named())
+        if self._owner is not None:
+            self._begin_owned("login")
         self._settle(delta)
 
     def _touch(self) -> None:
-        self._write(Delta())
+        if not self._passive:
+            self._write(Delta())
 
     def delete(self) -> None:
         """Have the client forget the session. A copy of what it sent opens until its time is
         over: with `type = cookie` there is nobody to ask whether it was ended."""
         if self._values is None:
-            self._load()
+            self._look()
         if self._key is not None:
-            emit("ended", "", self._named())
+            self._backend.emit("ended", "", self._named())
             self._ended = True
         self._token = None
         self._detach("destroyed")

@@ -1,4 +1,4 @@
-"""The session of a client: `Session`, the data, and `SessionObject`, its lazy stand-in.
+"""The session of a client: its data, where it lies, and what becomes of it.
 
 How a session works:
 
@@ -10,6 +10,9 @@ How a session works:
 * A save sends the difference. `_stored` is what the store had; what was set, deleted or cleared
   since is the delta. See `nocookie.stores.base` for what that buys.
 * The store never sees the id, only its hash, here called the key.
+* What is known of the session beside its data are its facts (`nocookie.facts`).
+
+In a request the session is made by `nocookie.session_object`, when it is first touched.
 """
 
 from __future__ import annotations
@@ -21,29 +24,36 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
-from nocookie.backend import Backend, Presented
+from nocookie.backend import CLOCK_SKEW, TOUCH_EVERY, TOUCH_SHARE, Backend, Presented
 from nocookie.codecs import Undecodable
 from nocookie.errors import (
     ConfigError,
+    InsecureTransport,
     NocookieError,
+    NoSession,
+    Refusal,
     SessionConflict,
     SessionGone,
     StoreError,
-    UnboundSessionError,
+    TooManyTries,
     ValueRefused,
 )
-from nocookie.events import emit
-from nocookie.ids import FINGERPRINT_LENGTH
-from nocookie.options import resolve
+from nocookie.facts import FACTS, OWN, RESERVED, Facts, Life
+from nocookie.ids import FINGERPRINT_LENGTH, NotAnId, redeemed, ticket
+from nocookie.options import OPTIONS, resolve
 from nocookie.sealing import BadSeal, random_bytes
 from nocookie.stores.base import (
+    OWN_LIFE,
     Delta,
     KeyTaken,
     Missing,
+    Moved,
     Record,
+    Trail,
     VersionChanged,
     merge,
     new_delta,
@@ -51,12 +61,9 @@ from nocookie.stores.base import (
 )
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
     from nocookie.carriers import Carrier
-    from nocookie.rewriting import Scope
 
-__all__ = ["Opener", "Session", "SessionObject"]
+__all__ = ["Session", "new_session"]
 
 T = TypeVar("T")
 
@@ -71,6 +78,9 @@ _REPEATS: Final = "fresh ids are in use already: the random generator repeats it
 MUTATE_TRIES: Final = 200
 MUTATE_PAUSE: Final = 0.005
 
+#: How many trails are followed one after the other: each is another rotation within the grace.
+HOPS: Final = 8
+
 _NOTHING_DELETED: Final[frozenset[str]] = frozenset()
 
 #: Types whose values cannot change in place: what was not assigned has not changed.
@@ -83,7 +93,7 @@ _COMPARED: Final = frozenset({list, dict, set, bytearray, tuple, frozenset})
 
 
 #: Make a `Session` without a call of `__init__`.
-_new: Callable[[type[Session]], Session] = object.__new__
+new_session: Callable[[type[Session]], Session] = object.__new__
 
 
 class Session(MutableMapping[str, Any]):
@@ -113,6 +123,25 @@ class Session(MutableMapping[str, Any]):
     #: The id that the client presented and the store knew, and the carrier that brought it.
     _given: str | None = None
     _brought_by: Carrier | None = None
+    #: The request is a HEAD or a prefetch: nobody made it on purpose, so it neither begins a session
+    #: nor renews one.
+    _passive = False
+    #: The id that goes with `_key`, after a rotation was asked for and before it is done.
+    _old: str | None = None
+    #: The rotation that is due comes from nobody but the clock.
+    _turning = False
+    #: What the store is to know the owner by, after a login and before it is saved.
+    _owner: bytes | None = None
+    #: What is known of it beside its data, and whether that is to be saved.
+    _facts: Facts | None = None
+    _life: Life | None = None
+    _facts_changed = False
+    #: The application said that this session may be a new one.
+    _may_be_new = False
+    #: Why there is no session where one is needed: see `NoSession`.
+    _needed: str | None = None
+    #: What the client is answered with, if a framework makes a 500 of it.
+    _refusal: Callable[[], Refusal] | None = None
     #: To be saved at the commit.
     _marked = False
     #: What a save would send, as long as nothing can have changed since it was made.
@@ -159,7 +188,7 @@ class Session(MutableMapping[str, Any]):
 
     @classmethod
     def _of(cls, backend: Backend, presented: Presented, reason: str | None) -> Session:
-        session = _new(cls)
+        session = new_session(cls)
         session._backend = backend
         session._presented, session._reason = presented, reason
         return session
@@ -186,15 +215,15 @@ class Session(MutableMapping[str, Any]):
         touched. It does not change within a request, except that a record which turns out to be
         corrupted makes the session new."""
         if self._values is None:
-            self._load()
+            self._look()
         return bool(self._is_new)
 
     @property
     def reason(self) -> str | None:
         """Why there is no data from earlier: `absent`, `malformed`, `ambiguous`, `forged`,
-        `unknown`, `expired`, `corrupted`, `destroyed`; None if there is."""
+        `unknown`, `expired`, `corrupted`, `insecure`, `destroyed`; None if there is."""
         if self._values is None:
-            self._load()
+            self._look()
         return self._reason
 
     @property
@@ -202,7 +231,7 @@ class Session(MutableMapping[str, Any]):
         """True if the client has to be told the id: the record is stored, or will be at the
         commit, under an id that is not the one the client presented."""
         if self._values is None:
-            self._load()
+            self._look()
         if self._key is None and not self._will_be_stored():
             return False
         return self._id is None or self._id != self._given
@@ -224,16 +253,46 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that the session may lie unused; None for ever."""
-        timeout = self._backend.timeout
+        """Seconds that the session may lie unused; None for ever.
+
+        What is assigned counts for this session from its next save on, instead of the option.
+        Raises `ConfigError` if that is no number of seconds.
+        """
+        if self._values is None:
+            self._load()
+        timeout = self._times()[0]
         return None if timeout == math.inf else timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._live(timeout=_limit("timeout", seconds))
+
+    @property
+    def lifetime(self) -> float | None:
+        """Seconds that the session lives, however much it is used, from `created` on; None for
+        ever. To be assigned as `timeout`, for a "remember me" after the login say."""
+        if self._values is None:
+            self._load()
+        lifetime = self._times()[1]
+        return None if lifetime == math.inf else lifetime
+
+    @lifetime.setter
+    def lifetime(self, seconds: float | None) -> None:
+        self._live(lifetime=_limit("lifetime", seconds))
+
+    @property
+    def owner(self) -> str | None:
+        """Whose session it is: what `login` was told; None if nobody logged in."""
+        if self._values is None:
+            self._load()
+        return None if self._facts is None else self._facts.owner
 
     @property
     def carrier(self) -> Carrier | None:
         """The carrier by which the client brought the id that the store knew; None if it brought
         none, and after `rebuild`."""
         if self._values is None:
-            self._load()
+            self._look()
         return self._brought_by
 
     @property
@@ -327,17 +386,48 @@ class Session(MutableMapping[str, Any]):
 
     # -- life -----------------------------------------------------------------------------------
 
+    def start(self) -> None:
+        """Say that the session may be a new one. Needed with `on_unknown = error` only, where a
+        client that has none would else be refused: so in handlers that begin sessions."""
+        self._may_be_new = True
+        if self._needed is not None:
+            self._detach(self._needed)
+            self._needed = None
+
+    def login(self, owner: str, client: str | None = None) -> None:
+        """Make this the session of *owner*, by whatever name the application knows its users.
+
+        What the visitor had stays. The id is a fresh one from the next save on, and the old one is
+        dead then (OWASP ASVS 5.0, 7.2.4); `created` and with it `lifetime` begin anew. *client* is
+        what `sessions_of` shows of the client, its User-Agent for instance.
+        """
+        if type(owner) is not str or not owner:
+            raise NocookieError("an owner is named by a text that is not empty")
+        tag = self._backend.owner_tags(owner)[0]
+        self.start()
+        if self._values is None:
+            self._load()
+        if self._key is not None and not self._backend.ids.adopts:
+            self.regenerate_id()
+        self._owner = tag
+        carrier = None if self._brought_by is None else repr(self._brought_by)
+        self._learn(Facts(owner, carrier, client))
+        self._marked = True
+
     def load(self) -> None:
         """Read the record again; changes that were not saved are dropped, a new id is not."""
         if self._key is None:
             self._load()
             return
-        assert self._id is not None
-        given = self._given
-        self._presented = ((self._id, self._key, self._brought_by),)
+        given, fresh, old = self._given, self._id, self._old
+        held = old or fresh
+        assert held is not None
+        self._presented = ((held, self._key, self._brought_by),)
         self._load()
         if self._key is not None:
             self._given = given
+            if old is not None:
+                self._id, self._old = fresh, self._id
 
     def save(self) -> None:
         """Write what changed, at once.
@@ -349,7 +439,12 @@ class Session(MutableMapping[str, Any]):
             self._load()
         delta = self._ready or self._checked_delta()
         try:
-            self._write(delta)
+            try:
+                self._write(delta)
+            except SessionGone:
+                if not self._catch_up():
+                    raise
+                self._write(delta)
         except (SessionGone, StoreError) as error:
             self._note(error)
             raise
@@ -363,15 +458,15 @@ class Session(MutableMapping[str, Any]):
         flight brings it back. What is left is an empty session under a fresh id, which is not
         stored unless something is put into it and saved. Raises `StoreError`."""
         if self._values is None:
-            self._load()
+            self._look()
         key = self._key or self._unreadable
         if key is not None:
             try:
-                self._backend.store.destroy(key)
+                self._destroy(key)
             except StoreError as error:
                 self._note(error)
                 raise
-            emit("ended", "", key[:FINGERPRINT_LENGTH])
+            self._backend.emit("ended", "", key[:FINGERPRINT_LENGTH])
             self._ended, self._failed, self._unreadable = True, None, None
         self._detach("destroyed")
 
@@ -385,7 +480,8 @@ class Session(MutableMapping[str, Any]):
             raise NocookieError("ids that a gateway issues cannot be rotated")
         if self._values is None:
             self._load()
-        self._id = self._backend.ids.new()
+        self._take_fresh_id()
+        self._turning = False
         self._marked = True
 
     def get_by_id(self, id: str) -> Session | None:
@@ -424,6 +520,9 @@ class Session(MutableMapping[str, Any]):
         try:
             for _ in range(MUTATE_TRIES):
                 found = self._backend.store.load(key)
+                if type(found) is Moved and self._catch_up():
+                    key = self._key
+                    continue
                 if not isinstance(found, Record) or self._seal not in (None, found.seal):
                     raise SessionGone("the session has ended")
                 draft = self._draft(key, found)
@@ -446,16 +545,29 @@ class Session(MutableMapping[str, Any]):
 
     # -- loading --------------------------------------------------------------------------------
 
+    def _look(self) -> None:
+        """Load, and take it as it is that there is no session where one is needed."""
+        try:
+            self._load()
+        except NoSession:
+            pass
+
     def _load(self) -> None:
         backend = self._backend
+        if self._needed is not None:
+            raise NoSession(self._needed)
+        load = backend.peek if self._passive else backend.load
         why: str | None = None
         try:
             for id, key, carrier in self._presented:
-                found = backend.load(key)
+                found = load(key)
+                given = id
+                if type(found) is Moved:
+                    id, key, found = self._follow(id, key, found)
                 if type(found) is Record:
                     outcome = self._accept(id, key, found)
                     if outcome is None:
-                        self._given, self._brought_by = id, carrier
+                        self._given, self._brought_by = given, carrier
                         if self._failed is not None:
                             self._failed = None
                         if self._is_new is None:
@@ -468,34 +580,99 @@ class Session(MutableMapping[str, Any]):
                 if outcome == "corrupted" and self._unreadable is None:
                     self._unreadable = key
                 if outcome != "unknown":
-                    emit(outcome, "", key[:FINGERPRINT_LENGTH])
+                    backend.emit(outcome, "", key[:FINGERPRINT_LENGTH])
         except StoreError as error:
             self._note(error)
             raise
-        if self._is_new is None:
-            self._is_new = True
-        why = why or self._reason or "absent"
-        if why != "absent":
-            emit("refused", why)
-        self._detach(why)
+        self._be_new(why or self._reason or "absent")
         if backend.ids.adopts and self._presented:
             self._id, _, self._brought_by = self._presented[0]
             self._given = self._id
+
+    def _be_new(self, why: str) -> None:
+        """Be a new session. Raises `NoSession` where none may be new."""
+        if self._is_new is None:
+            self._is_new = True
+        if why != "absent":
+            known = self._presented[0][1][:FINGERPRINT_LENGTH] if self._presented else None
+            try:
+                self._backend.emit("refused", why, known)
+            except TooManyTries as error:
+                self._refusal = partial(TooManyTries, error.retry_after)
+                raise
+        self._detach(why)
+        if self._backend.needs_session and not self._may_be_new:
+            self._needed, self._values = why, None
+            self._refusal = partial(NoSession, why)
+            raise NoSession(why)
+
+    def _follow(self, id: str, key: str, moved: Moved) -> tuple[str, str, Record | Missing]:
+        """Go where the trail of a session leads; return the id and the key there, and what is."""
+        found: Record | Missing | Moved = moved
+        for _ in range(HOPS):
+            if type(found) is not Moved:
+                break
+            id = redeemed(id, found.ticket)
+            try:
+                key = self._backend.ids.key(id)
+            except NotAnId:
+                break
+            found = self._backend.peek(key)
+        return id, key, Missing.UNKNOWN if type(found) is Moved else found
+
+    def _catch_up(self) -> bool:
+        """Go on where a rotation of another request has gone; return whether there was one."""
+        backend, key, held = self._backend, self._key, self._old or self._id
+        if backend.rotate_every == math.inf or key is None or held is None:
+            return False
+        found = backend.peek(key)
+        if type(found) is not Moved:
+            return False
+        id, key, there = self._follow(held, key, found)
+        if not isinstance(there, Record):
+            return False
+        if backend.sealer is not None:
+            try:
+                backend.sealer.open_record(key, there.seal)
+            except BadSeal:
+                return False
+        self._key = key
+        if self._old is None or self._turning:
+            self._id, self._old, self._turning = id, None, False
+        else:  # the fresh id that was asked for is still to come
+            self._old = id
+        return True
 
     def _accept(self, id: str, key: str, record: Record) -> str | None:
         """Make *record* the one of this session, or return why it cannot be."""
         backend = self._backend
         fields, created, accessed, _, _, seal = record
         now = backend.clock()
-        if now >= created + backend.lifetime or now >= accessed + backend.timeout:
-            return "expired"
         if backend.sealer is not None:
             try:
                 self._nonce = backend.sealer.open_record(key, seal)
             except BadSeal:
                 return "corrupted"
-        if now - accessed > backend.touch_after:
-            self._touch_due = True
+        if FACTS in fields:
+            try:
+                fields = self._take_facts(fields)
+            except (BadSeal, Undecodable, TypeError, ValueError):
+                return "corrupted"
+        elif self._facts is not None:
+            self._facts = self._life = None
+        if self._life is None:
+            if now >= created + backend.lifetime or now >= accessed + backend.timeout:
+                return "expired"
+            if now - accessed > backend.touch_after:
+                self._touch_due = True
+        else:
+            timeout, lifetime, since = self._times()
+            if now >= (since or created) + lifetime or now >= accessed + timeout:
+                return "expired"
+            if now - accessed > min(TOUCH_EVERY, timeout / TOUCH_SHARE):
+                self._touch_due = True
+        if accessed - now > CLOCK_SKEW:
+            self._set_right(key, created, now)
         if backend.ids.adopts:
             self._seal = seal
         self._id, self._key = id, key
@@ -508,6 +685,35 @@ class Session(MutableMapping[str, Any]):
             self._fields, self._values, self._changed = fields, {}, {}
         return None
 
+    def _take_facts(self, fields: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Read what is ours among *fields*, and return the rest. Raises `BadSeal`,
+        `Undecodable`, TypeError and ValueError for what we have not written."""
+        self._facts = Facts.read(self._opened(FACTS, fields[FACTS]))
+        life = fields.get(OWN_LIFE)
+        self._life = None if life is None else Life.read(self._opened(OWN_LIFE, life))
+        return _without_own(fields)
+
+    def _set_right(self, key: str, created: float, now: float) -> None:
+        """The record is from a clock that was ahead. Left so, it would live for longer than it
+        may: so what counts is now."""
+        self._backend.emit("clock", "a record from the future", key[:FINGERPRINT_LENGTH])
+        self._touch_due = True
+        life = self._life or Life()
+        if created - now > CLOCK_SKEW and (life.since is None or life.since - now > CLOCK_SKEW):
+            self._life, self._facts = life._replace(since=now), self._facts or Facts()
+            self._facts_changed = True
+
+    def _times(self) -> tuple[float, float, float | None]:
+        """The timeout, the lifetime, and where that begins if not at `created`."""
+        backend, life = self._backend, self._life
+        if life is None:
+            return backend.timeout, backend.lifetime, None
+        return (
+            backend.timeout if life.timeout is None else life.timeout,
+            backend.lifetime if life.lifetime is None else life.lifetime,
+            life.since,
+        )
+
     def _begin(self, fields: Mapping[str, bytes]) -> None:
         """Have these values, and no changes."""
         self._fields, self._values, self._changed = fields, {}, {}
@@ -515,7 +721,9 @@ class Session(MutableMapping[str, Any]):
 
     def _detach(self, reason: str) -> None:
         """Be an empty session without a record, for *reason*."""
-        self._id = self._key = self._seal = None
+        self._id = self._key = self._seal = self._old = None
+        self._facts = self._life = self._owner = None
+        self._facts_changed = self._turning = False
         self._created = self._last_accessed = None
         self._nonce = b""
         self._marked = self._touch_due = False
@@ -527,23 +735,26 @@ class Session(MutableMapping[str, Any]):
 
     def _decoded(self, key: str) -> Any:
         data = self._fields[key]
-        backend = self._backend
         assert self._values is not None
         try:
-            if len(data) > backend.decode_limit:
-                raise Undecodable("it is larger than any value may be")
-            if backend.sealer is not None:
-                data = backend.sealer.open(self._nonce, key, data)
-            value = self._values[key] = backend.codec.loads(data)
+            value = self._values[key] = self._opened(key, data)
         except (BadSeal, Undecodable, UnicodeEncodeError) as error:
             # What one value can no longer be trusted for, the whole session cannot. The record
             # is kept: it may be a later version's, or the secret that is missing here.
-            emit("corrupted", str(error), self._named())
+            self._backend.emit("corrupted", str(error), self._named())
             self._distrust()
             raise KeyError(key) from None
         if type(value) in _COMPARED:
             self._ready = None  # from here on it may change in place
         return value
+
+    def _opened(self, name: str, data: bytes) -> Any:
+        backend = self._backend
+        if len(data) > backend.decode_limit:
+            raise Undecodable("it is larger than any value may be")
+        if backend.sealer is not None:
+            data = backend.sealer.open(self._nonce, name, data)
+        return backend.codec.loads(data)
 
     def _distrust(self) -> None:
         """Be new, because the record turned out to be corrupted. It stays where it is."""
@@ -561,39 +772,44 @@ class Session(MutableMapping[str, Any]):
         self._marked = True
 
     def _commit(self) -> None:
-        """What the end of a request does to the store. Raises as `save`; a touch only
-        `StoreError`."""
+        """What the end of a request does to the store. Raises as `save`; a touch or a rotation
+        that nobody asked for only `StoreError`."""
         if self._marked:
             self.save()
         elif self._values is None or self._failed == "gone":
             return
         elif self._backend.auto and self._has_changes():
             self.save()
+        elif self._turning:
+            self._turn()
         elif self._touch_due:
             self._touch()
 
     def _will_be_stored(self) -> bool:
-        return (self._marked or self._backend.auto) and bool(self._changed)
+        if self._passive or not (self._marked or self._backend.auto):
+            return False
+        return bool(self._changed) or self._facts_changed
 
     def _is_due(self) -> bool:
         """Whether the session was last renewed so long ago that it had to be now."""
         backend, last = self._backend, self._last_accessed
         return last is not None and backend.clock() - last > backend.renew_after
 
-    def _is_moving(self) -> bool:
-        return self._key is not None and self._backend.ids.key(self.id) != self._key
-
     def _has_changes(self) -> bool:
-        return self._cleared or bool(self._changed or self._deleted or self._checked_delta().set)
+        if self._cleared or self._facts_changed:
+            return True
+        return bool(self._changed or self._deleted or self._checked_delta().set)
 
     def _write(self, delta: Delta) -> None:
         key = self._key
         if key is None:
-            if delta.set:
+            if delta.set and not self._passive:
                 self._create(delta)
             return
-        if self._id != self._given and self._is_moving():
+        if self._old is not None:
             self._rotate(key, delta)
+        elif self._owner is not None:
+            self._begin_again(key, delta)
         elif delta.set or delta.deleted or delta.cleared:
             self._save(key, delta)
         elif self._touch_due:
@@ -608,29 +824,107 @@ class Session(MutableMapping[str, Any]):
         else:
             store.save(key, delta, ttl, expect, self._seal)
 
+    # -- rotating -------------------------------------------------------------------------------
+
+    def _take_fresh_id(self) -> None:
+        if self._key is not None and self._old is None:
+            self._old = self._id
+        self._id = self._backend.ids.new()
+
+    def _is_turn_due(self) -> bool:
+        """Whether the id is so old that the session should go on under another. Not if the client
+        is told one in this response anyway."""
+        if self._key is None or self._id != self._given or self._passive:
+            return False
+        created, facts = self._created, self._facts
+        assert created is not None
+        last = created if facts is None or facts.rotated is None else facts.rotated
+        return self._backend.clock() - last >= self._backend.rotate_every
+
+    def _prepare_turn(self) -> None:
+        """Have the commit rotate, with a trail for those who still have the old id."""
+        self._take_fresh_id()
+        self._turning = True
+        self._learn((self._facts or Facts())._replace(rotated=self._backend.clock()))
+
+    def _turn(self) -> None:
+        """Rotate, and save nothing else."""
+        key = self._key
+        assert key is not None
+        try:
+            self._rotate(key, new_delta((self._own_fields(), (), False)))
+        except SessionGone:
+            # Another request was quicker, or ended it: nobody had asked for this.
+            self._id, self._old, self._turning = self._old, None, False
+            self._catch_up()
+        except StoreError as error:
+            self._note(error)
+            raise
+        else:
+            self._touch_due = False
+        self._facts_changed = False
+
     def _rotate(self, key: str, delta: Delta) -> None:
-        backend = self._backend
+        backend, old = self._backend, self._old
+        assert old is not None
         for _ in range(FRESH_TRIES):
-            new_key = backend.ids.key(self.id)
+            id = self.id
+            new_key = backend.ids.key(id)
+            further: dict[str, Any] = {}
+            if self._owner is not None:
+                further["owner"] = self._owner
+            elif self._turning:
+                further["trail"] = Trail(ticket(old, id), backend.grace)
+            seal = self._new_seal(new_key)
             try:
-                backend.store.rotate(key, new_key, delta, self._new_seal(new_key), self._ttl())
+                backend.store.rotate(key, new_key, delta, seal, self._ttl(), **further)
             except KeyTaken:
                 self._id = backend.ids.new()
                 continue
-            emit("rotated", "", self._named())
-            self._key = new_key
+            self._key, self._old, self._turning = new_key, None, False
+            self._begin_owned("rotated" if self._owner is None else "login")
             return
         raise StoreError(_REPEATS)
 
+    def _begin_again(self, key: str, delta: Delta) -> None:
+        """Have an owner under the id of a gateway, which cannot be another one. What is under way
+        under this id has ended then: the seal is another."""
+        backend = self._backend
+        found = backend.store.load(key)
+        if not isinstance(found, Record) or found.seal != self._seal:
+            raise SessionGone("the session has ended")
+        backend.store.destroy(key)
+        self._seal = seal = self._new_seal(key)
+        now = backend.clock()
+        record = new_record((merge(found.fields, delta), now, now, now, 1, seal))
+        self._created = now
+        try:
+            backend.store.create(key, record, self._ttl(), self._owner)
+        except KeyTaken:
+            raise SessionGone("the session was begun anew by another request") from None
+        self._begin_owned("login")
+
+    def _begin_owned(self, event: str) -> None:
+        if self._owner is not None:
+            self._created, self._owner = self._backend.clock(), None
+        self._backend.emit(event, "", self._named())
+
     def _create(self, delta: Delta) -> None:
         backend = self._backend
+        if self._reason == "insecure":
+            backend.emit("plain http")
+            self._refusal = partial(InsecureTransport, "insecure")
+            raise InsecureTransport("insecure")
         for _ in range(FRESH_TRIES):
             key = backend.ids.key(self.id)
             self._created = now = backend.clock()
             seal = self._new_seal(key)
             record = new_record((delta.set, now, now, now, 1, seal))
             try:
-                backend.store.create(key, record, self._ttl())
+                if self._owner is None:
+                    backend.store.create(key, record, self._ttl())
+                else:
+                    backend.store.create(key, record, self._ttl(), self._owner)
             except KeyTaken:
                 if backend.ids.adopts:
                     self._join(key)
@@ -639,7 +933,9 @@ class Session(MutableMapping[str, Any]):
                 continue
             self._key = key
             self._seal = seal if backend.ids.adopts else None
-            emit("created", "", key[:FINGERPRINT_LENGTH])
+            backend.emit("created", "", key[:FINGERPRINT_LENGTH])
+            if self._owner is not None:
+                self._begin_owned("login")
             self._settle(delta)
             return
         raise StoreError(_REPEATS)
@@ -665,6 +961,8 @@ class Session(MutableMapping[str, Any]):
 
     def _settle(self, delta: Delta) -> None:
         """Remember that *delta* is stored."""
+        if self._facts_changed:
+            delta, self._facts_changed = delta._replace(set=_without_own(delta.set)), False
         changes, deleted, cleared = delta
         if deleted or cleared:
             self._stored = merge(self._stored, delta)
@@ -677,8 +975,14 @@ class Session(MutableMapping[str, Any]):
 
     def _touch(self) -> None:
         assert self._key is not None
+        if self._passive:
+            return
         try:
-            if self._seal is None:
+            if self._facts_changed:
+                # Of a clock that was wrong: a save sets all times right.
+                self._save(self._key, new_delta((self._own_fields(), (), False)))
+                self._facts_changed = False
+            elif self._seal is None:
                 self._backend.store.touch(self._key, self._ttl())
             else:
                 self._backend.store.touch(self._key, self._ttl(), self._seal)
@@ -692,10 +996,14 @@ class Session(MutableMapping[str, Any]):
     def _ttl(self) -> float:
         backend = self._backend
         assert self._created is not None
-        left = self._created + backend.lifetime - backend.clock()
+        if self._life is None:
+            timeout, lifetime, since = backend.timeout, backend.lifetime, None
+        else:
+            timeout, lifetime, since = self._times()
+        left = (since or self._created) + lifetime - backend.clock()
         if left <= 0:
             raise SessionGone("the session has reached the end of its lifetime")
-        return min(backend.timeout, left)
+        return min(timeout, left)
 
     def _checked_delta(self) -> Delta:
         """Encode what changed, and check that the record can hold it. Raises `ValueRefused`."""
@@ -717,15 +1025,30 @@ class Session(MutableMapping[str, Any]):
                 final = False
                 if self._differs(name, value, fields[name]):
                     encoded[name] = self._encoded(name, value)
+        if len(changed) + len(fields) > self._backend.max_keys:
+            self._check_count()
         limit = self._backend.max_size
         if encoded and sum(map(len, encoded.values())) + sum(map(len, fields.values())) > limit:
             self._check_size(encoded)
+        if self._facts_changed or (self._cleared and self._facts is not None):
+            encoded |= self._own_fields()
+            final = False
         delta = new_delta((encoded, self._deleted, self._cleared))
         self._ready = delta if final else None
         return delta
 
+    def _own_fields(self) -> dict[str, bytes]:
+        """Encode what is known of the session beside its data."""
+        facts, life = self._facts or Facts(), self._life
+        fields = {FACTS: self._sealed(FACTS, self._backend.codec.dumps(facts.written()))}
+        if life is not None:
+            fields[OWN_LIFE] = self._sealed(OWN_LIFE, self._backend.codec.dumps(life.written()))
+        return fields
+
     def _encoded(self, name: str, value: Any) -> bytes:
         backend = self._backend
+        if name[:1] == RESERVED:
+            raise ValueRefused(name, "names that begin with NUL are the library's own")
         try:
             if not name.isascii():
                 name.encode()
@@ -736,11 +1059,15 @@ class Session(MutableMapping[str, Any]):
             raise ValueRefused(
                 name, f"{len(data)} bytes, and max_value_size is {backend.max_value_size}"
             )
-        if backend.sealer is None:
+        return data if backend.sealer is None else self._sealed(name, data)
+
+    def _sealed(self, name: str, data: bytes) -> bytes:
+        sealer = self._backend.sealer
+        if sealer is None:
             return data
         if not self._nonce:
-            self._nonce = backend.sealer.new_nonce()
-        return backend.sealer.seal(self._nonce, name, data)
+            self._nonce = sealer.new_nonce()
+        return sealer.seal(self._nonce, name, data)
 
     def _differs(self, name: str, value: Any, before: bytes) -> bool:
         """Whether a container was changed in place since it was decoded from *before*."""
@@ -754,12 +1081,41 @@ class Session(MutableMapping[str, Any]):
         # Not against the stored bytes alone: another version may have written them otherwise.
         return now != before and now != backend.codec.dumps(backend.codec.loads(before))
 
+    def _check_count(self) -> None:
+        limit, count = self._backend.max_keys, len(self)
+        if count > limit:
+            last = next(reversed(self._changed), "")
+            raise ValueRefused(last, f"the session would have {count} keys; max_keys is {limit}")
+
     def _check_size(self, encoded: Mapping[str, bytes]) -> None:
         limit = self._backend.max_size
         size = sum(map(len, {**self._fields, **encoded}.values()))
         if size > limit:
             largest = max(encoded, key=lambda name: len(encoded[name]))
             raise ValueRefused(largest, f"the session would have {size} bytes; max_size is {limit}")
+
+    def _destroy(self, key: str) -> None:
+        """End the record under *key*, and if another request rotated it, its successor."""
+        id = self._old or self._id
+        store, ids = self._backend.store, self._backend.ids
+        moved = store.destroy(key)
+        for _ in range(HOPS):
+            if type(moved) is not Moved or id is None:
+                return
+            id = redeemed(id, moved.ticket)
+            try:
+                moved = store.destroy(ids.key(id))
+            except NotAnId:
+                return
+
+    def _learn(self, facts: Facts) -> None:
+        self._facts, self._facts_changed, self._ready = facts, True, None
+
+    def _live(self, **times: float | None) -> None:
+        if self._values is None:
+            self._load()
+        self._life = (self._life or Life())._replace(**times)
+        self._learn(self._facts or Facts())
 
     # -- compare and set ------------------------------------------------------------------------
 
@@ -781,7 +1137,7 @@ class Session(MutableMapping[str, Any]):
         """Take over the record as it is stored now, under the changes of this request."""
         assert self._values is not None
         before = self._stored
-        self._stored = fields = merge(found.fields, delta)
+        self._stored = fields = _without_own(merge(found.fields, delta))
         mutated = {*delta.set, *delta.deleted}
         for name in mutated:
             self._changed.pop(name, None)
@@ -816,232 +1172,21 @@ class Session(MutableMapping[str, Any]):
             self._failed, self._marked = "gone", False
         else:
             self._failed = "store"
-            emit("store error", str(error), self._named())
+            self._backend.emit("store error", str(error), self._named())
 
     def _named(self) -> str | None:
         return self._key[:FINGERPRINT_LENGTH] if self._key else None
 
 
-class Opener(Protocol):
-    """What a session object needs of the manager that opens it."""
-
-    backend: Backend
-    session_class: type[Session]
-
-    def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]: ...
-    def scope(self, session: SessionObject) -> Scope | None: ...
-    def bare_url(self, environ: WSGIEnvironment, url: str) -> str: ...
+def _without_own(fields: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in fields.items() if name not in OWN}
 
 
-class _Params(dict[str, Any]):
-    """What `Session({}, **params)` takes. It may hold an id, so it is not shown."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<session parameters: {', '.join(self)}>"
-
-
-class _Attributed:
-    """Has attributes of the ordinary kind."""
-
-
-#: The real `__dict__` of an object.
-_attributes: Callable[[object], dict[str, Any]]
-_attributes = _Attributed.__dict__["__dict__"].__get__
-
-
-class SessionObject(_Attributed, MutableMapping[str, Any]):
-    """The session of one request, not yet made: it becomes a `Session` when it is touched, and
-    answers what that answers.
-
-    Its `__dict__` is public, because the Pylons documentation has applications assign into it:
-    `_params` is a fresh dict for every request, and what is put into `_sess` is the session of
-    this request.
-    """
-
-    __slots__ = ("_environ", "_manager")
-
-    _sess: Session | None = None
-    _manager: Opener
-    #: Until the end of the request.
-    _environ: WSGIEnvironment | None
-
-    @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        # Few requests look: what only they need is made when they do.
-        attributes = _attributes(self)
-        if "_params" not in attributes:
-            attributes["_params"] = _Params(id=None, backend=self._manager.backend)
-            attributes.setdefault("_sess", None)
-        return attributes
-
-    def _session(self) -> Session:
-        session = self._sess
-        if session is None:
-            if self._environ is None:
-                raise UnboundSessionError("the request of this session is over")
-            manager = self._manager
-            session = self._sess = _new(manager.session_class)
-            session._backend = manager.backend
-            session._presented, session._reason = manager.find(self._environ)
-        return session
-
-    def _get_current_obj(self) -> SessionObject:
-        """Return itself: the proxy has the same method and returns this object."""
-        return self
-
-    _current_obj = _get_current_obj
-    _get_current_object = _get_current_obj
-
-    # -- what only the session of a request has -------------------------------------------------
-
-    def rebuild(self, id: object) -> None:
-        """Make the session of this request the one with this *id*, whatever the client sent.
-
-        The Pylons recipe as one call. The id goes through the same checks as any other; None or
-        an id that is not known gives a new session. Nothing else is touched: no other request,
-        and not the session that was in this place before.
-        """
-        backend = self._manager.backend
-        self._sess = self._manager.session_class._of(backend, *backend.presented(id))
-
-    def url(self, url: str) -> str:
-        """Return *url* with the id on it, if the client needs that and the URL may have it.
-
-        It needs it if the id came in a URL, or is new and would go there. Only URLs of this
-        origin below the mount get it, as a browser would read them (`nocookie.rewriting`); any
-        other comes back as it is. A session that is not stored, nor marked to be by `save()`, has
-        no id to put on a URL. Raises `UnboundSessionError` if the request is over.
-        """
-        if self._environ is None:
-            raise UnboundSessionError("the request of this session is over")
-        scope = self._manager.scope(self)
-        return url if scope is None else scope.url(url)
-
-    def bare_url(self, url: str) -> str:
-        """Return *url* without an id: for mail, for redirects by way of another site, for
-        canonical links. Raises `UnboundSessionError` if the request is over."""
-        if self._environ is None:
-            raise UnboundSessionError("the request of this session is over")
-        return self._manager.bare_url(self._environ, url)
-
-    def save(self) -> None:
-        """Have the session saved at the commit, before the response's first byte leaves.
-
-        Raises `ValueRefused` now, in the handler, if a value cannot be saved, and
-        `UnboundSessionError` if the request is over and no commit will come.
-        """
-        if self._environ is None:
-            raise UnboundSessionError("the request of this session is over")
-        self._session()._mark()
-
-    def persist(self) -> None:
-        """Save now. Raises as `Session.save`."""
-        self._session().save()
-
-    def accessed(self) -> bool:
-        """Whether anything has asked for the session in this request."""
-        return self._sess is not None
-
-    def dirty(self) -> bool:
-        """Whether `save()` was called and is not done yet."""
-        return self._sess is not None and self._sess._marked
-
-    # -- the session ----------------------------------------------------------------------------
-
-    @property
-    def id(self) -> str:
-        return self._session().id
-
-    @property
-    def is_new(self) -> bool:
-        return self._session().is_new
-
-    @property
-    def reason(self) -> str | None:
-        return self._session().reason
-
-    @property
-    def must_propagate(self) -> bool:
-        return self._session().must_propagate
-
-    @property
-    def created(self) -> float:
-        return self._session().created
-
-    @property
-    def last_accessed(self) -> float | None:
-        return self._session().last_accessed
-
-    @property
-    def timeout(self) -> float | None:
-        return self._session().timeout
-
-    @property
-    def carrier(self) -> Carrier | None:
-        return self._session().carrier
-
-    @property
-    def fingerprint(self) -> str:
-        return self._session().fingerprint
-
-    def load(self) -> None:
-        self._session().load()
-
-    def delete(self) -> None:
-        self._session().delete()
-
-    invalidate = delete
-
-    def regenerate_id(self) -> None:
-        self._session().regenerate_id()
-
-    def get_by_id(self, id: str) -> Session | None:
-        return self._session().get_by_id(id)
-
-    def revert(self) -> None:
-        self._session().revert()
-
-    def changed(self, key: str) -> None:
-        self._session().changed(key)
-
-    def incr(self, key: str, by: float = 1) -> Any:
-        return self._session().incr(key, by)
-
-    def mutate(self, change: Callable[[MutableMapping[str, Any]], T]) -> T:
-        return self._session().mutate(change)
-
-    def has_key(self, key: str) -> bool:
-        return key in self._session()
-
-    def clear(self) -> None:
-        self._session().clear()
-
-    def __getitem__(self, key: str) -> Any:
-        session = self._sess
-        return (self._session() if session is None else session)[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        session = self._sess
-        (self._session() if session is None else session)[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._session()[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._session()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._session())
-
-    def __len__(self) -> int:
-        return len(self._session())
-
-    def __bool__(self) -> bool:
-        """There is a session, empty or not. Paste's registry asks this of whatever it holds, at
-        the end of every request, and to look would be to load it."""
-        return True
-
-    def __repr__(self) -> str:
-        return "<Session, untouched>" if self._sess is None else repr(self._sess)
+def _limit(name: str, seconds: float | None) -> float:
+    if seconds is None:
+        return math.inf
+    try:
+        limit: float = OPTIONS[name].convert(seconds)
+    except ValueError as error:
+        raise ConfigError(f"session.{name} {error}, not {seconds!r}") from None
+    return limit
