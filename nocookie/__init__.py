@@ -29,18 +29,25 @@ from nocookie.carriers import Query as Query
 from nocookie.carriers import Reply as Reply
 from nocookie.errors import ConfigError as ConfigError
 from nocookie.errors import IdLeak as IdLeak
+from nocookie.errors import InsecureTransport as InsecureTransport
 from nocookie.errors import NocookieError as NocookieError
+from nocookie.errors import NoSession as NoSession
+from nocookie.errors import Refusal as Refusal
 from nocookie.errors import SessionConflict as SessionConflict
 from nocookie.errors import SessionGone as SessionGone
 from nocookie.errors import StoreError as StoreError
 from nocookie.errors import StoreTimeout as StoreTimeout
+from nocookie.errors import TooManyTries as TooManyTries
 from nocookie.errors import UnboundSessionError as UnboundSessionError
 from nocookie.errors import ValueRefused as ValueRefused
+from nocookie.events import Event as Event
+from nocookie.farewell import Farewell as Farewell
 from nocookie.local import session as session
 from nocookie.manager import SessionManager as SessionManager
 from nocookie.middleware import SessionMiddleware as SessionMiddleware
+from nocookie.owners import SessionInfo as SessionInfo
+from nocookie.session_object import SessionObject as SessionObject
 from nocookie.sessions import Session as Session
-from nocookie.sessions import SessionObject as SessionObject
 
 __all__ = [
     "AmbiguousId",
@@ -48,23 +55,30 @@ __all__ = [
     "Carrier",
     "ConfigError",
     "Cookie",
+    "Event",
+    "Farewell",
     "FirstOf",
     "Form",
     "Header",
     "IdLeak",
+    "InsecureTransport",
+    "NoSession",
     "NocookieError",
     "PathParam",
     "PathSegment",
     "Query",
+    "Refusal",
     "Reply",
     "Session",
     "SessionConflict",
     "SessionGone",
+    "SessionInfo",
     "SessionManager",
     "SessionMiddleware",
     "SessionObject",
     "StoreError",
     "StoreTimeout",
+    "TooManyTries",
     "UnboundSessionError",
     "ValueRefused",
     "session",

@@ -17,8 +17,8 @@
         └── TooManyTries                     ... it came too often (429)
 
 A bad id from a client is not here: it is never an exception, it is a new session with a
-`reason`, unless the application asked for an answer instead (`on_unknown = error`). No message of ours holds an id; where one session must be named, its fingerprint
-stands in.
+`reason`, unless the application asked for an answer instead (`on_unknown = error`). No message
+of ours holds an id; where one session must be named, its fingerprint stands in.
 """
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nocookie.errors import UnboundSessionError
 
 if TYPE_CHECKING:
-    from nocookie.sessions import SessionObject
+    from nocookie.session_object import SessionObject
 
 __all__ = ["bind", "current", "is_bound", "session"]
 

@@ -6,15 +6,18 @@ will not need this module.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from webob import Request
 
+from nocookie import owners
 from nocookie.backend import Backend, Presented
 from nocookie.carriers import (
     AmbiguousId,
+    Callback,
     Carrier,
     Cookie,
     Header,
@@ -33,11 +36,15 @@ from nocookie.options import resolve
 from nocookie.redaction import ids_taken
 from nocookie.rewriting import Scope
 from nocookie.sealed import SealedSession
-from nocookie.sessions import Session, SessionObject
+from nocookie.session_object import SessionObject
+from nocookie.sessions import Session
 from nocookie.strength import SECRETS, weakness
+from nocookie.transport import is_loopback, is_secure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+    from nocookie.owners import SessionInfo
 
 __all__ = ["SessionManager"]
 
@@ -54,7 +61,6 @@ class SessionManager:
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         settings = resolve(config, options)
         self.carriers = _carriers(settings)
-        self._readers = [(carrier, _reader(carrier)) for carrier in self.carriers]
         self.id_header: str | None = settings["id_header"]
         self.backend = Backend(settings)
         self.session_class: type[Session] = Session
@@ -62,6 +68,13 @@ class SessionManager:
             self.session_class = SealedSession
         self._key = self.backend.ids.key
         self._auto = self.backend.auto
+        self.emit = emit = self.backend.emit
+        self._readers = [(carrier, _reader(carrier, emit)) for carrier in self.carriers]
+        self._rotates = self.backend.rotate_every != math.inf
+        self._requires_https: bool = settings["require_https"]
+        self._proxies = settings["trusted_proxies"]
+        #: Ids have gone out by plain HTTP, and that was said.
+        self._warned_of_http = False
         _warn_of_weak_secrets(settings)
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
         #: Whether responses may have to change though nobody asked for the session.
@@ -104,12 +117,14 @@ class SessionManager:
             try:
                 elsewhere = prepare(environ) or elsewhere
             except Exception as error:
-                emit("finder failed", type(error).__name__)
+                self.emit("finder failed", type(error).__name__)
         return elsewhere
 
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
         """Return the ids that could be ours, and for when there is none the reason."""
         presented: Presented = ()
+        if self._requires_https and not is_secure(environ, self._proxies):
+            return presented, "insecure"
         reason = "absent"
         for carrier, read in self._readers:
             try:
@@ -125,12 +140,12 @@ class SessionManager:
             except AmbiguousId:
                 why = "ambiguous"
             except Exception as error:  # a finder is anybody's code: it costs the id, no more
-                emit("finder failed", type(error).__name__)
+                self.emit("finder failed", type(error).__name__)
                 continue
             if reason == "absent":
                 reason = why
         if len(presented) > 1:
-            emit("conflict", "one request, several ids")
+            self.emit("conflict", "one request, several ids")
         return presented, reason
 
     def commit(self, session: SessionObject, reply: Reply) -> None:
@@ -152,7 +167,9 @@ class SessionManager:
                         is_cached = True
                 if is_told:
                     self._check_head(id, reply)
-            if real._marked or real._touch_due or self._auto:
+            if self._rotates and self._can_be_told(real, reply) and real._is_turn_due():
+                real._prepare_turn()
+            if real._marked or real._touch_due or self._auto or real._turning:
                 real._commit()
             for name in self._vary:
                 reply.add_word("Vary", name)
@@ -229,6 +246,20 @@ class SessionManager:
             return None
         return scope_of(session._environ, carrier, session.id, self._origin)
 
+    # -- owners
+
+    def sessions_of(self, owner: str) -> list[SessionInfo]:
+        """Return the living sessions of *owner*, the one used last first. Raises `NocookieError`
+        if the store cannot find them, and `StoreError`."""
+        return owners.sessions_of(self.backend, owner)
+
+    def end_all(self, owner: str, but: Session | SessionObject | None = None) -> int:
+        """End all sessions of *owner* except *but*; return how many. Raises as `sessions_of`."""
+        kept = but if but is None or isinstance(but, Session) else but._get_current_obj()._session()
+        if kept is not None and kept._values is None:
+            kept._look()
+        return owners.end_all(self.backend, owner, None if kept is None else kept._key)
+
     def bare_url(self, environ: WSGIEnvironment, url: str) -> str:
         """Return *url* without an id, whichever of our carriers put it there."""
         for carrier in self.carriers:
@@ -251,7 +282,7 @@ class SessionManager:
             reply.rewriter = BodyWatch(real.id, leak)
 
     def _leak(self, why: str, id: str) -> None:
-        emit("leak", why, self.backend.fingerprint(id))
+        self.emit("leak", why, self.backend.fingerprint(id))
         if self._leak_guard == "raise":
             raise IdLeak(f"an id was about to leave {why}")
 
@@ -263,6 +294,8 @@ class SessionManager:
 
     def _tell(self, session: Session, reply: Reply) -> None:
         """Give the client its id. Where no header can, the application does, in its page."""
+        if not self._warned_of_http and not self._requires_https:
+            self._warn_of_http(reply.environ)
         if not self._placed(session, reply):
             if self.id_header is None:
                 return
@@ -271,6 +304,25 @@ class SessionManager:
         # What would end a header and begin another (RFC 9110, section 5.5).
         if "\r" in text or "\n" in text or "\0" in text:
             raise NocookieError("a header of the response has a control character in it")
+
+    def _warn_of_http(self, environ: WSGIEnvironment) -> None:
+        if not is_secure(environ, self._proxies) and not is_loopback(environ):
+            self._warned_of_http = True
+            self.emit(
+                "misfit",
+                "ids go over plain HTTP, where anybody on the way can read them; if a proxy ends "
+                "TLS name it in trusted_proxies, and set require_https",
+            )
+
+    def _can_be_told(self, session: Session, reply: Reply) -> bool:
+        """Whether this response would tell the client another id, and the client would hear it."""
+        carrier = session._brought_by
+        if carrier is None or isinstance(carrier, Callback) or reply.status[:3] in _UNHEARD:
+            return False
+        if isinstance(carrier, UrlCarrier):
+            page = self.rewrite == "html" and is_page(reply)
+            return page or (self.rewrite != "off" and leads_on(reply))
+        return self.id_header is not None or carrier.place(NO_ID, Reply("", [], reply.environ))
 
     def _placed(self, session: Session, reply: Reply) -> bool:
         # What the client proved that it can carry is what it gets back.
@@ -298,6 +350,9 @@ def _warn_of_weak_secrets(settings: Mapping[str, Any]) -> None:
                 _said.add(sentence)
                 emit("misfit", sentence)
 
+
+#: Responses that few programs look at.
+_UNHEARD: Final = frozenset({"204", "205", "304"})
 
 #: For reading URLs only: what it is about where an id stands does not matter then.
 _ANYWHERE: Final = Query()
@@ -356,7 +411,9 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
     return carriers_from(settings["find_id"])
 
 
-def _reader(carrier: Carrier) -> Callable[[WSGIEnvironment], str | None]:
+def _reader(
+    carrier: Carrier, emit: Callable[[str, str], None]
+) -> Callable[[WSGIEnvironment], str | None]:
     """Return what asks one carrier. Ours read the environ; others get a WebOb request."""
     if isinstance(carrier, RawCarrier):
         return carrier.read

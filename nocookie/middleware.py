@@ -15,17 +15,20 @@ The rules of this file:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from nocookie.carriers import BodyFilter, Reply
-from nocookie.errors import SessionConflict, SessionGone, StoreError
-from nocookie.events import emit, logger
+from nocookie.errors import Refusal, SessionConflict, SessionGone, StoreError, TooManyTries
+from nocookie.events import logger
 from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
-from nocookie.sessions import Session, SessionObject
+from nocookie.session_object import SessionObject
+from nocookie.sessions import Session
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -117,7 +120,7 @@ class SessionMiddleware:
                     body = exchange._rewritten(body)
                 exchange._end()
                 return body
-        except (StoreError, SessionConflict) as error:
+        except _ANSWERED as error:
             exchange._give_up(body)
             if exchange._sent:
                 raise
@@ -136,7 +139,9 @@ class SessionMiddleware:
 
     def _warn_of_misfit(self, environ: WSGIEnvironment) -> None:
         if environ.get("wsgi.multiprocess") and not self.manager.backend.store.shared:
-            emit("misfit", "a memory store under several processes: each has sessions of its own")
+            self.manager.emit(
+                "misfit", "a memory store under several processes: each has sessions of its own"
+            )
 
 
 class _Exchange(SessionObject):
@@ -201,9 +206,12 @@ class _Exchange(SessionObject):
         session, status, headers = self._sess, self._status, self._headers
         if session is None and not self._manager.in_url:
             return status, headers
-        if session is not None and session._failed and status.startswith("500"):
+        if session is not None and status.startswith("500"):
             # The framework made its own answer of our error; ours says more.
-            raise _FAILURES[session._failed]("and the framework answered 500")
+            if session._failed:
+                raise _FAILURES[session._failed]("and the framework answered 500")
+            if session._refusal is not None:
+                raise session._refusal()
         assert self._environ is not None
         # A copy: the application's list may be a constant.
         reply = Reply(status, list(headers), self._environ, as_it_is)
@@ -281,7 +289,7 @@ class _Body:
             chunk = next(self._chunks, None)
             if not exchange._sent and exchange._status and self._app_body is not None:
                 exchange._send()
-        except (StoreError, SessionConflict) as error:
+        except _ANSWERED as error:
             if exchange._sent:
                 raise
             start_response = exchange._start_response
@@ -321,17 +329,17 @@ def _finish_late(session: Session) -> None:
     client has. Anything else cannot be done any more, and is reported. Renew what was only read."""
     try:
         if session._marked or (session._backend.auto and session._has_changes()):
-            if session._key is not None and not session._is_moving():
+            if session._key is not None and session._old is None:
                 session.save()
             elif session._changed or session._key is not None:
-                emit(
+                session._backend.emit(
                     "lost", "a new session or id, saved after the response began", session._named()
                 )
         elif session._touch_due:
             session._touch()
     except Exception as error:  # the response is out: nobody is left to be told but the log
         detail = f"saved after the response began: {type(error).__name__}"
-        emit("lost", detail, session._named())
+        session._backend.emit("lost", detail, session._named())
 
 
 # -- answers of our own --------------------------------------------------------------------------
@@ -342,19 +350,31 @@ _FAILURES: Final[Mapping[str, type[StoreError] | type[SessionConflict]]] = {
 }
 
 
+#: What is answered by us, not by the application.
+_ANSWERED: Final = (StoreError, SessionConflict, Refusal)
+
+
 def _failure(
-    error: StoreError | SessionConflict, environ: WSGIEnvironment, start_response: StartResponse
+    error: StoreError | SessionConflict | Refusal,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
 ) -> list[bytes]:
-    """Answer for a session that could not be loaded or saved. Never what the application said:
-    it believed in a save that did not happen."""
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+    """Answer for a session that could not be loaded or saved, or must not be. Never what the
+    application said: it believed in a save that did not happen."""
+    type, further = "text/plain; charset=utf-8", []
     if isinstance(error, StoreError):
-        status, text = "503 Service Unavailable", b"Sessions are not available; try again.\n"
-        headers.append(("Retry-After", str(RETRY_AFTER)))
+        status, text = 503, b"Sessions are not available; try again.\n"
+        further.append(("Retry-After", str(RETRY_AFTER)))
+    elif isinstance(error, Refusal):
+        status, type = error.status, "application/json"
+        text = json.dumps({"error": error.code, "reason": error.reason}).encode() + b"\n"
+        if isinstance(error, TooManyTries):
+            further.append(("Retry-After", str(error.retry_after)))
     else:
-        status, text = "409 Conflict", b"The session was ended or changed by another request.\n"
+        status, text = 409, b"The session was ended or changed by another request.\n"
+    headers = [("Content-Type", type), ("Cache-Control", "no-store"), *further]
     headers.append(("Content-Length", str(len(text))))
-    start_response(status, headers)
+    start_response(f"{status} {HTTPStatus(status).phrase}", headers)
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from nocookie.errors import ConfigError
 
-__all__ = ["OPTIONS", "PREFIXES", "Option", "is_token", "reference", "resolve"]
+__all__ = ["OPTIONS", "PREFIXES", "Option", "imported", "is_token", "reference", "resolve"]
 
 #: The prefixes that mark our keys in a shared configuration, the strongest first.
 PREFIXES: Final = ("nocookie.", "session.", "beaker.session.")
@@ -201,7 +201,7 @@ def _networks(value: Any) -> tuple[IPv4Network | IPv6Network, ...]:
         return ()
     texts = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
     try:
-        return tuple(ip_network(text) for text in texts if text)
+        return tuple(ip_network(str(text)) for text in texts if text)
     except (TypeError, ValueError):
         raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
 
@@ -210,8 +210,9 @@ def _callbacks(value: Any) -> tuple[Callable[..., Any], ...]:
     if value is None or value == "":
         return ()
     if isinstance(value, str):
-        return tuple(imported(part.strip()) for part in value.split(","))
-    callbacks = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        value = [part.strip() for part in value.split(",")]
+    given = value if isinstance(value, (list, tuple)) else (value,)
+    callbacks = tuple(imported(one) if isinstance(one, str) else one for one in given)
     if not all(map(callable, callbacks)):
         raise ValueError("must be a callable, package.module:callable, or a list of these")
     return callbacks
@@ -228,7 +229,9 @@ def imported(text: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError):
-        raise ValueError("must be package.module:callable, of a module that can be imported") from None
+        raise ValueError(
+            "must be package.module:callable, of a module that can be imported"
+        ) from None
     if not callable(found):
         raise ValueError("must name a callable")
     return found
@@ -583,7 +586,6 @@ def _agree(settings: Mapping[str, Any]) -> None:
             "find_id needs use_cookies = False; for a cookie among other carriers put "
             "Cookie(...) into its list"
         )
-
 
     if settings["rotate_every"] is not None and not settings["strict"]:
         raise ConfigError(

@@ -112,7 +112,10 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         and not the session that was in this place before.
         """
         backend = self._manager.backend
-        self._sess = self._manager.session_class._of(backend, *backend.presented(id))
+        session = self._manager.session_class._of(backend, *backend.presented(id))
+        if self._environ is not None:
+            session._passive = _is_passive(self._environ)
+        self._sess = session
 
     def url(self, url: str) -> str:
         """Return *url* with the id on it, if the client needs that and the URL may have it.

@@ -81,6 +81,7 @@ MUTATE_PAUSE: Final = 0.005
 #: How many trails are followed one after the other: each is another rotation within the grace.
 HOPS: Final = 8
 
+_NO_CHANGE: Final = Delta()
 _NOTHING_DELETED: Final[frozenset[str]] = frozenset()
 
 #: Types whose values cannot change in place: what was not assigned has not changed.
@@ -123,8 +124,8 @@ class Session(MutableMapping[str, Any]):
     #: The id that the client presented and the store knew, and the carrier that brought it.
     _given: str | None = None
     _brought_by: Carrier | None = None
-    #: The request is a HEAD or a prefetch: nobody made it on purpose, so it neither begins a session
-    #: nor renews one.
+    #: The request is a HEAD or a prefetch: nobody made it on purpose, so it neither begins a
+    #: session nor renews one.
     _passive = False
     #: The id that goes with `_key`, after a rotation was asked for and before it is done.
     _old: str | None = None
@@ -521,6 +522,7 @@ class Session(MutableMapping[str, Any]):
             for _ in range(MUTATE_TRIES):
                 found = self._backend.store.load(key)
                 if type(found) is Moved and self._catch_up():
+                    assert self._key is not None
                     key = self._key
                     continue
                 if not isinstance(found, Record) or self._seal not in (None, found.seal):
@@ -581,6 +583,8 @@ class Session(MutableMapping[str, Any]):
                     self._unreadable = key
                 if outcome != "unknown":
                     backend.emit(outcome, "", key[:FINGERPRINT_LENGTH])
+                if found is Missing.EXPIRED and not backend.ids.adopts:
+                    self._end_expired(key)
         except StoreError as error:
             self._note(error)
             raise
@@ -588,6 +592,13 @@ class Session(MutableMapping[str, Any]):
         if backend.ids.adopts and self._presented:
             self._id, _, self._brought_by = self._presented[0]
             self._given = self._id
+
+    def _end_expired(self, key: str) -> None:
+        # For good: else it would live again if the clock that says so is ahead, and put back.
+        try:
+            self._backend.store.destroy(key)
+        except StoreError:
+            pass  # it has expired all the same
 
     def _be_new(self, why: str) -> None:
         """Be a new session. Raises `NoSession` where none may be new."""
@@ -618,7 +629,7 @@ class Session(MutableMapping[str, Any]):
             except NotAnId:
                 break
             found = self._backend.peek(key)
-        return id, key, Missing.UNKNOWN if type(found) is Moved else found
+        return id, key, Missing.UNKNOWN if isinstance(found, Moved) else found
 
     def _catch_up(self) -> bool:
         """Go on where a rotation of another request has gone; return whether there was one."""
@@ -697,11 +708,12 @@ class Session(MutableMapping[str, Any]):
         """The record is from a clock that was ahead. Left so, it would live for longer than it
         may: so what counts is now."""
         self._backend.emit("clock", "a record from the future", key[:FINGERPRINT_LENGTH])
-        self._touch_due = True
         life = self._life or Life()
-        if created - now > CLOCK_SKEW and (life.since is None or life.since - now > CLOCK_SKEW):
-            self._life, self._facts = life._replace(since=now), self._facts or Facts()
-            self._facts_changed = True
+        if max(created, life.since or 0.0) - now > CLOCK_SKEW:
+            self._life = life._replace(since=now)
+        # A touch may leave times alone that are ahead of it; a save does not.
+        self._touch_due = True
+        self._learn(self._facts or Facts())
 
     def _times(self) -> tuple[float, float, float | None]:
         """The timeout, the lifetime, and where that begins if not at `created`."""
@@ -810,6 +822,7 @@ class Session(MutableMapping[str, Any]):
             self._rotate(key, delta)
         elif self._owner is not None:
             self._begin_again(key, delta)
+            delta = _NO_CHANGE  # it is in already
         elif delta.set or delta.deleted or delta.cleared:
             self._save(key, delta)
         elif self._touch_due:
@@ -893,15 +906,24 @@ class Session(MutableMapping[str, Any]):
         found = backend.store.load(key)
         if not isinstance(found, Record) or found.seal != self._seal:
             raise SessionGone("the session has ended")
+        fields = merge(found.fields, delta)
+        sealer, before = backend.sealer, self._nonce
+        if sealer is not None:  # the nonce makes the seal, so it must be another
+            self._nonce = sealer.new_nonce()
+            try:
+                for name, data in fields.items():
+                    fields[name] = sealer.seal(self._nonce, name, sealer.open(before, name, data))
+            except BadSeal:
+                raise SessionGone("the session has a value that cannot be read") from None
         backend.store.destroy(key)
         self._seal = seal = self._new_seal(key)
-        now = backend.clock()
-        record = new_record((merge(found.fields, delta), now, now, now, 1, seal))
-        self._created = now
+        self._created = now = backend.clock()
+        record = new_record((fields, now, now, now, 1, seal))
         try:
             backend.store.create(key, record, self._ttl(), self._owner)
         except KeyTaken:
             raise SessionGone("the session was begun anew by another request") from None
+        self._stored = _without_own(fields)
         self._begin_owned("login")
 
     def _begin_owned(self, event: str) -> None:

@@ -99,9 +99,9 @@ class CountingStore(MemoryStore):
         self._trip("load")
         return super().load(key)
 
-    def create(self, key, record, ttl):
+    def create(self, key, record, ttl, owner=None):
         self._trip("create")
-        super().create(key, record, ttl)
+        super().create(key, record, ttl, owner)
 
     def save(self, key, delta, ttl, expect=None, seal=None):
         self._trip("save")
@@ -111,13 +111,13 @@ class CountingStore(MemoryStore):
         self._trip("touch")
         super().touch(key, ttl, seal)
 
-    def rotate(self, old, new, delta, seal, ttl):
+    def rotate(self, old, new, delta, seal, ttl, owner=None, trail=None):
         self._trip("rotate")
-        super().rotate(old, new, delta, seal, ttl)
+        super().rotate(old, new, delta, seal, ttl, owner, trail)
 
     def destroy(self, key):
         self._trip("destroy")
-        super().destroy(key)
+        return super().destroy(key)
 
     def fail(self, *calls, gone=False):
         error = SessionGone("gone, for the test") if gone else StoreError("down, for the test")

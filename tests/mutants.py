@@ -103,12 +103,12 @@ MUTANTS = [
     ),
     Mutant(
         "a store that fails is 503",
-        "middleware.py", "except (StoreError, SessionConflict) as error:\n            exchange._give_up",
+        "middleware.py", "except _ANSWERED as error:\n            exchange._give_up",
         "except SessionConflict as error:\n            exchange._give_up", "test_failures",
     ),
     Mutant(
         "a 500 that a framework made of our error is ours again",
-        "middleware.py", 'if session is not None and session._failed and status.startswith("500"):', "if False:",
+        "middleware.py", 'if session is not None and status.startswith("500"):', "if False:",
         "test_failures",
     ),
     Mutant(
@@ -146,8 +146,68 @@ MUTANTS = [
     ),
     Mutant(
         "delete acts at once",
-        "sessions.py", "                self._backend.store.destroy(key)\n            except StoreError",
+        "sessions.py", "                self._destroy(key)\n            except StoreError",
         "                pass\n            except StoreError", "test_session test_state_table",
+    ),
+    Mutant(
+        "a login takes a fresh id",
+        "sessions.py", "            self.regenerate_id()\n        self._owner", "            pass\n        self._owner",
+        "test_logins",
+    ),
+    Mutant(
+        "a login begins the lifetime anew",
+        "stores/memory.py", "began = created if owner is None else now", "began = created", "test_logins",
+    ),
+    Mutant(
+        "a login leaves no trail",
+        "sessions.py", '            elif self._turning:\n                further["trail"]',
+        '            if True:\n                further["trail"]', "test_rotation",
+    ),
+    Mutant(
+        "a logout with the old id ends the successor",
+        "sessions.py", "            if type(moved) is not Moved or id is None:", "            if True:",
+        "test_rotation",
+    ),
+    Mutant(
+        "a save with the old id follows a rotation",
+        "sessions.py", "                if not self._catch_up():", "                if True:", "test_rotation",
+    ),
+    Mutant(
+        "a session's own times count",
+        "sessions.py", "backend.timeout if life.timeout is None else life.timeout",
+        "backend.timeout", "test_logins",
+    ),
+    Mutant(
+        "what expired is not revived",
+        "sessions.py", "            self._backend.store.destroy(key)\n        except StoreError:",
+        "            pass\n        except StoreError:", "test_clocks",
+    ),
+    Mutant(
+        "a record from the future is set right",
+        "sessions.py", "        if accessed - now > CLOCK_SKEW:", "        if False:", "test_clocks",
+    ),
+    Mutant(
+        "nobody begins a session by a prefetch",
+        "sessions.py", "if delta.set and not self._passive:", "if delta.set:", "test_refusals",
+    ),
+    Mutant(
+        "nobody renews a session by a prefetch",
+        "sessions.py", "        if self._passive:\n            return\n", "", "test_refusals",
+    ),
+    Mutant(
+        "no id over plain HTTP",
+        "manager.py", "if self._requires_https and not is_secure(environ, self._proxies):",
+        "if False:", "test_refusals",
+    ),
+    Mutant(
+        "a proxy is believed only if it is trusted",
+        "transport.py", 'if not proxies or not _is_in(environ.get("REMOTE_ADDR", ""), proxies):',
+        "if not proxies:", "test_refusals",
+    ),
+    Mutant(
+        "a session that is needed is not begun in silence",
+        "sessions.py", "if self._backend.needs_session and not self._may_be_new:", "if False:",
+        "test_refusals",
     ),
     Mutant(
         "the lifetime is decided on read",

@@ -120,8 +120,9 @@ def test_the_body_that_is_replaced_is_closed(store):
 
 
 def test_the_answer_to_head_has_no_body(store):
-    store.fail("create")
-    answer = serve(wrap(returning_a_list, store), method="HEAD")
+    id = known_id(store)
+    store.fail("save")
+    answer = serve(wrap(returning_a_list, store), id, method="HEAD")
     assert (answer.status[:3], answer.body) == ("503", b"")
 
 

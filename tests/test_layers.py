@@ -16,6 +16,7 @@ ROOT = Path(nocookie.__file__).parent
 #: From the ground up. A module imports from the lines above its own.
 LAYERS = [
     ["nocookie.errors", "nocookie.strength"],
+    ["nocookie.farewell", "nocookie.local", "nocookie.transport"],
     ["nocookie.events"],
     ["nocookie.sealing"],
     ["nocookie.ids"],
@@ -26,7 +27,7 @@ LAYERS = [
     ["nocookie.rewriting", "nocookie.markup"],
     ["nocookie.html"],
     ["nocookie.stores.base"],
-    ["nocookie.local"],
+    ["nocookie.facts"],
     ["nocookie.stores.redis_wire"],
     ["nocookie.stores.*"],
     ["nocookie.stores"],
@@ -35,7 +36,7 @@ LAYERS = [
     ["nocookie.leaks", "nocookie.links"],
     ["nocookie.backend"],
     ["nocookie.sessions"],
-    ["nocookie.sealed"],
+    ["nocookie.owners", "nocookie.sealed", "nocookie.session_object"],
     ["nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],

@@ -1,7 +1,9 @@
 """Options: one table, and the same conversion wherever a value comes from."""
 
 import math
+import os
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +100,31 @@ ROWS = {
     ),
     "max_value_size": (COUNTS, NO_COUNTS),
     "max_size": (COUNTS, NO_COUNTS),
+    "max_keys": (COUNTS, NO_COUNTS),
+    "rotate_every": ([*SECONDS, *NONES], NO_SECONDS),
+    "rotation_grace": (SECONDS, [*NO_SECONDS, None, "none"]),
+    "on_unknown": ([("new", "new"), (" Error ", "error")], ["", "none", None, True, "raise"]),
+    "require_https": (BOOLS, NO_BOOL),
+    "trusted_proxies": (
+        [
+            ("10.0.0.1", (ip_network("10.0.0.1"),)),
+            ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+            (["fd00::/8"], (ip_network("fd00::/8"),)),
+            *pairs([None, "none", ""], ()),
+        ],
+        ["proxy.example", "10.0.0.1/8", "10.0.0.0/40", 5.5, [[1]]],
+    ),
+    "on_event": (
+        [
+            (len, (len,)),
+            ([len, print], (len, print)),
+            ("builtins:len", (len,)),
+            *pairs([None, ""], ()),
+        ]
+        + [("builtins:len, builtins:print", (len, print)), ("os:path.join", (os.path.join,))]
+        + [(["builtins:len", print], (len, print))],
+        ["len", "nowhere:len", "builtins:nothing", "builtins:__doc__", 5, [5], [len, "len"]],
+    ),
     "strict": (BOOLS, NO_BOOL),
     "id_key": ([*TEXT, *NONES], NO_TEXT),
     "key": (TEXT, [*NO_TEXT, "", None]),

@@ -406,7 +406,8 @@ def test_idle_sessions_expire_and_used_ones_do_not(open_, clock):
         assert again["a"] == 1
         again.save()
     clock.advance(1800)
-    assert (open_(session.id).is_new, open_(session.id).reason) == (True, "expired")
+    ended = open_(session.id)
+    assert (ended.is_new, ended.reason) == (True, "expired")
 
 
 def test_a_lifetime_ends_however_much_a_session_is_used(open_, clock):

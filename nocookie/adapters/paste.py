@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from nocookie import middleware
 from nocookie.errors import ConfigError
 from nocookie.options import OPTIONS, PREFIXES
-from nocookie.sessions import Session, SessionObject
+from nocookie.session_object import SessionObject
+from nocookie.sessions import Session
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -39,6 +39,7 @@ from nocookie.stores.base import (
     Delta,
     Listable,
     Missing,
+    Moved,
     Purgeable,
     Record,
     Renewing,
@@ -213,7 +214,7 @@ def stores() -> None:
     memory: Store = MemoryStore()
     file: Store = FileStore(data_dir="data")
     for store in (memory, file):
-        assert_type(store.load("key"), Record | Missing)
+        assert_type(store.load("key"), Record | Missing | Moved)
         store.save("key", Delta({"x": b""}, ["y"], cleared=True), 60.0, expect=1)
         if isinstance(store, Purgeable):
             assert_type(store.purge(100), int)

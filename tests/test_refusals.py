@@ -1,0 +1,362 @@
+"""Clients that are told what is wrong, quotas, and requests that nobody made on purpose."""
+
+import json
+import logging
+import tracemalloc
+
+import pytest
+from helpers import CountingStore, serve
+
+import nocookie
+from nocookie import NoSession, SessionMiddleware, TooManyTries, ValueRefused, session
+from nocookie.ids import RandomIds, SignedIds
+
+SECRET = "s" * 32
+
+
+@pytest.fixture
+def store(clock):
+    return CountingStore(clock=clock)
+
+
+class Site:
+    def __init__(self, **options):
+        self.middleware = SessionMiddleware(self._app, use_cookies=False, **options)
+        self.manager = self.middleware.manager
+
+    def _app(self, environ, start_response):
+        try:
+            self.result = self.page()
+        except nocookie.NocookieError:
+            if not self.own_500:
+                raise
+            start_response("500 Oops", [])
+            return [b"made by a framework"]
+        start_response("200 OK", [])
+        return [b"done"]
+
+    own_500 = False
+
+    def get(self, page, id=None, **request):
+        self.page = page
+        return serve(self.middleware, id, **request)
+
+
+def visit():
+    session["n"] = session.get("n", 0) + 1
+    session.save()
+
+
+def begin():
+    session.start()
+    visit()
+
+
+@pytest.fixture
+def site(store, clock):
+    return Site(type=store, clock=clock, on_unknown="error", secret=SECRET)
+
+
+# -- on_unknown = error --------------------------------------------------------------------------
+
+FORGED = SignedIds(["another " * 4]).new()
+
+
+@pytest.mark.parametrize("by_a_framework", [False, True])
+@pytest.mark.parametrize(
+    ("id", "status", "error", "reason"),
+    [
+        (None, "400 Bad Request", "session_required", "absent"),
+        ("nonsense", "400 Bad Request", "session_required", "malformed"),
+        (FORGED, "400 Bad Request", "session_required", "forged"),
+        ("a, b", "400 Bad Request", "session_required", "ambiguous"),
+        ("known to nobody", "404 Not Found", "session_ended", "unknown"),
+        ("expired", "404 Not Found", "session_ended", "expired"),
+    ],
+)
+def test_a_client_without_a_session_is_told_what_is_wrong(
+    site, clock, id, status, error, reason, by_a_framework
+):
+    site.own_500 = by_a_framework
+    if id == "known to nobody":
+        id = SignedIds([SECRET]).new()
+    if id == "expired":
+        id = site.get(begin).id
+        clock.advance(1800)
+    answer = site.get(visit, id)
+    assert answer.status == status
+    assert json.loads(answer.body) == {"error": error, "reason": reason}
+    assert answer.header("Content-Type") == "application/json"
+    assert answer.header("Cache-Control") == "no-store"
+    assert (id or "x" * 43).encode() not in answer.body
+    assert answer.id is None
+
+
+def test_a_handler_may_begin_a_session(site):
+    id = site.get(begin).id
+    assert site.get(visit, id).status == "200 OK"
+    assert site.get(lambda: session["n"], id).status == "200 OK"
+    assert site.result == 2
+
+
+def test_a_login_begins_a_session(site):
+    id = site.get(lambda: session.login("ann")).id
+    site.get(lambda: session.owner, id)
+    assert site.result == "ann"
+
+
+def test_a_handler_may_ask_whether_there_is_a_session(site, store):
+    def page():
+        return session.is_new, session.reason, session.must_propagate, session.carrier
+
+    assert site.get(page).status == "200 OK"
+    assert site.result == (True, "absent", False, None)
+
+
+def test_a_handler_that_touches_no_session_needs_none(site):
+    assert site.get(lambda: None).status == "200 OK"
+
+
+def test_a_handler_may_change_its_mind(site, store):
+    def page():
+        with pytest.raises(NoSession):
+            session.get("n")
+        with pytest.raises(NoSession) as caught:
+            session["n"] = 1
+        assert (caught.value.status, caught.value.reason) == (404, "unknown")
+        store.trips.clear()
+        session.start()
+        session["n"] = 5
+        session.save()
+
+    id = site.get(page, SignedIds([SECRET]).new()).id
+    assert store.trips == ["create"], "what is known is not asked again"
+    site.get(lambda: session["n"], id)
+    assert site.result == 5
+
+
+def test_a_logout_without_a_session_is_none(site):
+    assert site.get(lambda: session.delete()).status == "200 OK"
+
+
+def test_after_a_logout_the_empty_session_is_no_error(site):
+    id = site.get(begin).id
+
+    def page():
+        session.delete()
+        return session.get("n")
+
+    assert site.get(page, id).status == "200 OK"
+
+
+def test_it_holds_for_sessions_that_clients_keep(clock):
+    site = Site(
+        type="cookie", secret=SECRET, clock=clock, on_unknown="error", find_id="header:X-Session-Id"
+    )
+    assert site.get(visit).status == "400 Bad Request"
+    assert site.get(visit, site.get(begin).id).status == "200 OK"
+
+
+# -- quotas --------------------------------------------------------------------------------------
+
+
+def test_a_session_has_so_many_keys_and_no_more(store, clock):
+    site = Site(type=store, clock=clock, max_keys=3)
+
+    def fill():
+        session.update(a=1, b=2, c=3)
+        session.save()
+
+    id = site.get(fill).id
+
+    def more():
+        session["d"] = 4
+        with pytest.raises(ValueRefused, match="max_keys is 3"):
+            session.save()
+        del session["d"]
+        del session["a"]
+        session["e"] = 5
+        session["b"] = [2]
+        session.save()
+
+    assert site.get(more, id).status == "200 OK"
+    site.get(lambda: dict(session), id)
+    assert site.result == {"b": [2], "c": 3, "e": 5}
+
+
+# -- plain HTTP ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secure(store, clock):
+    return Site(type=store, clock=clock, require_https=True, trusted_proxies="10.1.0.0/16, ::1")
+
+
+def https(**more):
+    return {"environ": None, "base_url": "https://shop.example", **more}
+
+
+def test_over_https_all_is_as_ever(secure):
+    id = secure.get(visit, base_url="https://shop.example").id
+    secure.get(lambda: session["n"], id, base_url="https://shop.example")
+    assert secure.result == 1
+
+
+def test_over_plain_http_no_id_counts_and_none_is_given(secure, store):
+    id = secure.get(visit, base_url="https://shop.example").id
+    store.trips.clear()
+    answer = secure.get(visit, id)
+    assert answer.status == "403 Forbidden"
+    assert json.loads(answer.body) == {"error": "https_required", "reason": "insecure"}
+    assert answer.id is None
+    answer = secure.get(lambda: (dict(session), session.reason), id)
+    assert (answer.status, answer.id) == ("200 OK", None)
+    assert secure.result == ({}, "insecure")
+    assert store.trips == []
+    secure.own_500 = True
+    answer = secure.get(lambda: (session.update(a=1), session.persist()), id)
+    assert answer.status == "403 Forbidden"
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "is_secure"),
+    [
+        ("10.1.2.3", {"X-Forwarded-Proto": "https"}, True),
+        ("::1", {"X-Forwarded-Proto": "HTTPS"}, True),
+        ("::ffff:10.1.2.3", {"X-Forwarded-Proto": "https"}, True),
+        ("10.1.2.3", {"X-Forwarded-Proto": "http"}, False),
+        ("10.1.2.3", {}, False),
+        ("10.2.2.3", {"X-Forwarded-Proto": "https"}, False),
+        ("", {"X-Forwarded-Proto": "https"}, False),
+        ("nonsense", {"X-Forwarded-Proto": "https"}, False),
+        ("10.1.2.3", {"X-Forwarded-Proto": "https, http"}, False),
+        ("10.1.2.3", {"X-Forwarded-Proto": "http, https"}, True),
+        ("10.1.2.3", {"Forwarded": "for=1.2.3.4;proto=https;by=5.6.7.8"}, True),
+        ("10.1.2.3", {"Forwarded": 'Proto="HTTPS"'}, True),
+        ("10.1.2.3", {"Forwarded": "proto=https, for=x;proto=http"}, False),
+        ("10.1.2.3", {"Forwarded": "for=x", "X-Forwarded-Proto": "https"}, True),
+        ("10.1.2.3", {"Forwarded": "proto=http", "X-Forwarded-Proto": "https"}, False),
+        ("10.2.2.3", {"Forwarded": "proto=https"}, False),
+    ],
+)
+def test_a_proxy_is_believed_only_if_it_is_trusted(secure, address, headers, is_secure):
+    # What the client itself sent is before what the proxy added.
+    id = secure.get(visit, headers=headers, remote_addr=address or None).id
+    assert (id is not None) == is_secure
+
+
+def test_ids_over_plain_http_are_warned_about_once(store, clock, caplog):
+    site = Site(type=store, clock=clock)
+
+    def warnings():
+        return [r for r in caplog.records if r.event == "misfit" and "plain HTTP" in r.detail]
+
+    site.get(visit)
+    site.get(visit, remote_addr="127.0.0.1")
+    site.get(visit, remote_addr="192.0.2.1", base_url="https://shop.example")
+    site.get(lambda: None, remote_addr="192.0.2.1")
+    assert warnings() == []
+    for _ in range(3):
+        site.get(visit, remote_addr="192.0.2.1")
+    assert len(warnings()) == 1
+
+
+# -- nobody asked for it -------------------------------------------------------------------------
+
+PASSIVE = [
+    {"method": "HEAD"},
+    {"headers": {"Sec-Purpose": "prefetch"}},
+    {"headers": {"Sec-Purpose": "prefetch;prerender"}},
+]
+
+
+@pytest.mark.parametrize("request_", PASSIVE)
+def test_a_request_that_nobody_made_on_purpose_begins_no_session(store, clock, request_):
+    site = Site(type=store, clock=clock)
+    answer = site.get(visit, **request_)
+    assert (answer.status, answer.id) == ("200 OK", None)
+    assert answer.header("Set-Cookie") is None
+    site.get(lambda: session.rebuild(RandomIds().new()) or visit(), **request_)
+    assert set(store.trips) <= {"load"}
+    assert not store._records
+
+
+@pytest.mark.parametrize("request_", PASSIVE)
+def test_a_request_that_nobody_made_on_purpose_renews_no_session(store, clock, request_):
+    site = Site(type=store, clock=clock)
+    id = site.get(visit).id
+    clock.advance(1000)
+    site.get(lambda: session["n"], id, **request_)
+    clock.advance(800)
+    site.get(lambda: session.reason, id)
+    assert site.result == "expired"
+
+
+def test_a_request_on_purpose_does_both(store, clock):
+    site = Site(type=store, clock=clock)
+    id = site.get(visit, headers={"Sec-Purpose": "something else"}).id
+    clock.advance(1000)
+    site.get(lambda: session["n"], id)
+    clock.advance(800)
+    site.get(lambda: session.reason, id)
+    assert site.result is None
+
+
+@pytest.mark.parametrize("request_", PASSIVE)
+def test_what_it_saves_into_a_known_session_is_saved(store, clock, request_):
+    site = Site(type=store, clock=clock)
+    id = site.get(visit).id
+    site.get(visit, id, **request_)
+    site.get(lambda: session["n"], id)
+    assert site.result == 2
+
+
+# -- guessing ------------------------------------------------------------------------------------
+
+
+class Limiter:
+    """Three refusals from an address, and it has to wait."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def __call__(self, event):
+        if event.name == "refused":
+            address = event.environ["REMOTE_ADDR"]
+            self.seen[address] = self.seen.get(address, 0) + 1
+            if self.seen[address] > 3:
+                raise TooManyTries(retry_after=30)
+
+
+@pytest.mark.parametrize("by_a_framework", [False, True])
+def test_a_client_that_guesses_can_be_made_to_wait(store, clock, by_a_framework):
+    site = Site(type=store, clock=clock, secret=SECRET, on_event=Limiter())
+    site.own_500 = by_a_framework
+    forged = [SignedIds(["another " * 4]).new() for _ in range(5)]
+    answers = [site.get(visit, id, remote_addr="192.0.2.1") for id in forged]
+    assert [answer.status[:3] for answer in answers] == ["200", "200", "200", "429", "429"]
+    assert answers[-1].header("Retry-After") == "30"
+    assert json.loads(answers[-1].body) == {"error": "too_many_tries", "reason": "guessing"}
+    assert answers[-1].id is None
+    assert site.get(visit, forged[0], remote_addr="192.0.2.2").status == "200 OK"
+    assert site.get(visit, answers[0].id, remote_addr="192.0.2.1").status == "200 OK"
+
+
+def test_a_hundred_thousand_forged_ids_cost_no_trip_and_no_memory(store, clock, caplog):
+    caplog.set_level(logging.WARNING)  # what is caught of the log takes memory
+    site = Site(type=store, clock=clock, secret=SECRET)
+    forger = SignedIds(["another " * 4])
+    page = lambda: session.get("n")  # noqa: E731
+    for _ in range(3000):  # past what is remembered of ids that are right
+        site.get(page, forger.new())
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(97_000):
+            site.get(page, forger.new())
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert store.trips == []
+    assert grown < 50_000
+    assert site.manager.backend.events.counts() == {"refused: forged": 100_000}
