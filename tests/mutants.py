@@ -267,7 +267,7 @@ MUTANTS = [
     ),
     Mutant(
         "what a fork inherits is not used",
-        "stores/file.py", "after_in_child=_after_fork", "after_in_child=lambda: None",
+        "stores/forks.py", "after_in_child=_after_fork_in_child", "after_in_child=lambda: None",
         "stores/test_file.py",
     ),
 ]  # fmt: skip

@@ -28,6 +28,7 @@ LAYERS = [
     ["nocookie.html"],
     ["nocookie.stores.base"],
     ["nocookie.facts"],
+    ["nocookie.stores.forks"],
     ["nocookie.stores.redis_wire"],
     ["nocookie.stores.*"],
     ["nocookie.stores"],

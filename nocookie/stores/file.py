@@ -27,7 +27,6 @@ import random
 import sqlite3
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +44,7 @@ from nocookie.stores.base import (
     pack,
     unpack,
 )
+from nocookie.stores.forks import ForkAware
 
 __all__ = ["FileStore"]
 
@@ -145,7 +145,7 @@ LOCK_PAUSE: Final = 0.002
 DURABILITY: Final = {"normal": "NORMAL", "full": "FULL"}
 
 
-class FileStore:
+class FileStore(ForkAware):
     """Sessions in `<data_dir>/sessions/sessions.db`.
 
     *durability* is what an acknowledged save survives: `"normal"`, the death of the process;
@@ -175,8 +175,8 @@ class FileStore:
         self._last_sweep = clock()
         self._opened: set[_Connection] = set()
         self._idle: _Places
-        self._forget_connections()
-        _living.add(self)
+        self._after_fork_in_child()
+        self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
 
@@ -430,12 +430,12 @@ class FileStore:
                 free += self._drain(idle)
             self._waiting -= 1
 
-    def _after_fork(self) -> None:
+    def _after_fork_in_parent(self) -> None:
         self._idle = self._places()
         with self._returned:
             self._returned.notify_all()
 
-    def _forget_connections(self) -> None:
+    def _after_fork_in_child(self) -> None:
         # What other threads were using at a fork must not even be collected: see rule 3.
         _inherited.extend(self._opened)
         self._opened = set()
@@ -521,36 +521,4 @@ def _store_error(error: sqlite3.Error | OSError) -> StoreError:
     return StoreError(f"the file store failed: {name}")
 
 
-_living: weakref.WeakSet[FileStore] = weakref.WeakSet()
 _inherited: list[_Connection] = []
-
-
-#: One fork at a time: a second one would wait for places that the first has taken.
-_forking = threading.RLock()
-
-
-def _before_fork() -> None:
-    _forking.acquire()
-    for store in list(_living):
-        store._before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for store in list(_living):
-        store._after_fork()
-    _forking.release()
-
-
-def _after_fork_in_child() -> None:
-    global _forking
-    _forking = threading.RLock()
-    for store in list(_living):
-        store._forget_connections()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )

@@ -7,10 +7,8 @@ longest makes room.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -27,6 +25,7 @@ from nocookie.stores.base import (
     merge,
     new_record,
 )
+from nocookie.stores.forks import ForkAware
 
 __all__ = ["MemoryStore"]
 
@@ -38,7 +37,7 @@ TRAIL: Final = 0
 SWEEP_PER_CREATE: Final = 2
 
 
-class MemoryStore:
+class MemoryStore(ForkAware):
     """Sessions in a dict. Lost with the process; invisible to other processes."""
 
     shared = False
@@ -55,7 +54,7 @@ class MemoryStore:
         self._owners: dict[str, bytes] = {}
         self._owned: dict[bytes, set[str]] = {}
         self._lock = threading.Lock()
-        _living.add(self)
+        self._hear_of_forks()
 
     def load(self, key: str) -> Record | Missing | Moved:
         record = self._records.get(key)
@@ -197,22 +196,10 @@ class MemoryStore:
             raise SessionGone("the session has ended")
         return record
 
-    def _after_fork(self) -> None:
+    def _after_fork_in_child(self) -> None:
         # Another thread may have held the lock at the fork; here nobody would ever release it.
         self._lock = threading.Lock()
 
 
 def _lives(record: Record, now: float) -> bool:
     return record.expires > now and record.version != TRAIL
-
-
-_living: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for store in list(_living):
-        store._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
