@@ -12,9 +12,10 @@ from sqlalchemy import create_engine, event, text
 
 from nocookie import Session, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
-from nocookie.stores import sqlalchemy as module
 from nocookie.stores.base import Delta, KeyTaken, Missing, Record
 from nocookie.stores.sqlalchemy import SqlAlchemyStore
+from nocookie.stores.sqlalchemy.calls import Call
+from nocookie.stores.sqlalchemy.statements import SLACK, Statements
 from nocookie.testing import StoreSuite
 
 pytestmark = pytest.mark.server
@@ -111,7 +112,7 @@ class TestWhereBytesCannotBeAppended(StoreSuite):
             clock=clock,
             deadline=30,
         )
-        store._sql = module._Statements(store._table, "another")
+        store._sql = Statements(store._sql.table, "another")
         yield store
         store.close()
 
@@ -268,7 +269,7 @@ def test_the_journal_stays_near_the_size_of_the_record(store, sql):
     for turn in range(300):
         store.save(key(1), Delta({"a": b"%d" % turn}), 600)
         [(size,)] = sql(f"SELECT octet_length(data) FROM {TABLE}")
-        assert size <= module.SLACK + 200
+        assert size <= SLACK + 200
     large = os.urandom(600_000)
     for turn in range(5):
         store.save(key(1), Delta({"large": large, "turn": b"%d" % turn}), 600)
@@ -642,7 +643,7 @@ def test_a_connection_that_an_operator_ends_is_replaced(store, sql):
 def test_a_new_connection_is_used_whatever_the_server_says_first(store, monkeypatch):
     """Only an idle one that has something to say is given up; else there would be no end."""
     store.create(key(1), record(a=b"1"), 600)
-    monkeypatch.setattr(module._Call, "_is_stale", lambda call: True)
+    monkeypatch.setattr(Call, "_is_stale", lambda call: True)
     assert fields(store) == {"a": b"1"}
 
 

@@ -22,9 +22,12 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from nocookie import ConfigError, Session, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
 from nocookie.stores import close_all
-from nocookie.stores import sqlalchemy as module
 from nocookie.stores.base import Delta, KeyTaken, Missing, Record
 from nocookie.stores.sqlalchemy import SqlAlchemyStore, table
+from nocookie.stores.sqlalchemy.engines import driver_settings
+from nocookie.stores.sqlalchemy.rows import SWEEP_GRID
+from nocookie.stores.sqlalchemy.statements import SLACK, Statements
+from nocookie.stores.sqlalchemy.store import SWEEP_EVERY
 from nocookie.testing import StoreSuite
 
 #: How often a writer is killed in the middle of its work.
@@ -112,7 +115,7 @@ def engines():
 
 def reading_first(store):
     """Make *store* do what it does where a database cannot append bytes."""
-    store._sql = module._Statements(store._table, "another")
+    store._sql = Statements(store._sql.table, "another")
     return store
 
 
@@ -224,7 +227,7 @@ def test_an_asynchronous_engine_is_refused(engines, monkeypatch):
 
 def test_what_the_url_says_wins_over_what_we_would_set():
     def settings(url):
-        return module._driver_settings(make_url(url), 1.5)
+        return driver_settings(make_url(url), 1.5)
 
     assert settings("sqlite:///x.db") == {"timeout": 0}
     assert settings("sqlite:///x.db?timeout=7") == {}
@@ -339,7 +342,7 @@ def statements(made):
 
 @pytest.mark.parametrize("dialect", [mysql.dialect(), postgresql.dialect()], ids=["mysql", "pg"])
 def test_every_statement_can_be_said_in_a_dialect_that_is_not_here(dialect):
-    made = module._Statements(table(MetaData()), dialect.name)
+    made = Statements(table(MetaData()), dialect.name)
     assert made.direct == (dialect.name == "postgresql")
     said = [str(statement.compile(dialect=dialect)) for statement in statements(made)]
     assert len(said) == 25
@@ -372,7 +375,7 @@ def test_creating_sweeps_what_has_expired(open_store):
     store = open_store(clock=lambda: now)
     for number in range(5):
         store.create(key(number), record(), 10)
-    now += 10 + module.SWEEP_EVERY + module.SWEEP_GRID
+    now += 10 + SWEEP_EVERY + SWEEP_GRID
     store.create(key(9), record(), 600)
     assert [store.load(key(n)) for n in range(5)] == [Missing.UNKNOWN] * 5
 
@@ -382,7 +385,7 @@ def test_the_journal_stays_near_the_size_of_the_record(store, sql):
     for turn in range(300):
         store.save(key(1), Delta({"a": b"%d" % turn}, {"never there"}), 600)
         [(size,)] = sql(f"SELECT length(data) FROM {TABLE}")
-        assert size <= module.SLACK + 200
+        assert size <= SLACK + 200
     assert fields(store) == {"a": b"299"}
 
 

@@ -1,0 +1,180 @@
+"""Every statement of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from nocookie.stores.sqlalchemy.rows import FORMAT
+
+if TYPE_CHECKING:
+    from sqlalchemy import Delete, Insert, Select, Table, Update
+
+__all__ = ["LOOK", "SLACK", "Statements"]
+
+#: A journal may be so many bytes longer than twice the record it began with. About 25 small saves:
+#: so few pay for writing the record anew, and playing the rest costs a reader less than a trip.
+SLACK: Final = 2048
+
+#: In the minute that is not over yet, expired records lie among living ones, and the index does
+#: not tell which. With many sessions there are many, so a sweep looks at no more than these.
+LOOK: Final = 100
+
+#: How many keys a page of `keys` has.
+PAGE: Final = 1000
+
+
+class Statements:
+    """Every statement of the store, made once."""
+
+    #: Whether the database appends bytes and replaces on conflict. If not, we read and compare.
+    direct: bool
+    table: Table
+    load: Select[Any]
+    insert: Insert
+    replace: Update
+    #: By: appends, moves, compares the version, compares the seal.
+    change: dict[tuple[bool, bool, bool, bool], Update]
+    #: By: compares the seal.
+    touch: dict[bool, Update]
+    destroy: Delete
+    purge: Delete
+    expired: Select[Any]
+    count: Select[Any]
+    purge_keys: Delete
+    keys: Select[Any]
+
+    def __init__(self, table: Table, dialect: str) -> None:
+        from sqlalchemy import bindparam, delete, func, insert, select, update
+
+        self.direct = dialect in ("postgresql", "sqlite")
+        self._dialect = dialect
+        self.table, c = table, table.c
+        given = bindparam
+        self.load = select(
+            c.data, c.size, c.created, c.accessed, c.expires, c.version, c.seal, c.format
+        ).where(c.key == given("old"))
+        row = {
+            "key": given("new"),
+            "data": given("delta"),
+            "size": given("n"),
+            "whole": given("n"),
+            "created": given("began"),
+            "accessed": given("now"),
+            "expires": given("ends"),
+            "sweep": given("minute"),
+            # At random, so that no record passes for an earlier one under the same key.
+            "version": given("first"),
+            "seal": given("new_seal"),
+            "format": FORMAT,
+        }
+        self.insert = insert(table).values(row)
+        rest = {name: value for name, value in row.items() if name != "key"}
+        self.replace = (
+            update(table).values(rest).where(c.key == given("new"), c.expires <= given("now"))
+        )
+        if self.direct:
+            self.insert = self._insert_or_replace(row)
+        both = (False, True)
+        self.change = {
+            (append, moves, expect, seal): self._change(append, moves, expect, seal)
+            for append in both
+            for moves in both
+            for expect in both
+            for seal in both
+        }
+        self.touch = {seal: self._touch(seal) for seal in both}
+        self.destroy = delete(table).where(c.key == given("old"))
+        # The earliest come first: of minutes that are over, where all has expired.
+        first = select(c.key).where(c.sweep <= given("minute")).order_by(c.sweep)
+        looked_at = first.limit(given("look")).subquery()
+        one = table.alias()
+        self.expired = (
+            select(one.c.key)
+            .join(looked_at, one.c.key == looked_at.c.key)
+            .where(one.c.expires <= given("now"))
+            .limit(given("limit"))
+        )
+        over = select(func.count()).where(c.sweep < given("minute")).scalar_subquery()
+        latest = select(c.expires).where(c.sweep == given("minute")).limit(given("look")).subquery()
+        late = select(func.count()).where(latest.c.expires <= given("now")).scalar_subquery()
+        self.count = select(over + late)
+        # Whoever holds a row is renewing it, or purging too.
+        skipping = self.expired.with_for_update(skip_locked=True, of=one)
+        self.purge = delete(table).where(c.key.in_(skipping.scalar_subquery()))
+        self.purge_keys = delete(table).where(
+            c.key.in_(given("keys", expanding=True)), c.expires <= given("now")
+        )
+        self.keys = (
+            select(c.key)
+            .where(c.expires > given("now"), c.key > given("last"))
+            .order_by(c.key)
+            .limit(PAGE)
+        )
+
+    def _insert_or_replace(self, row: Mapping[str, Any]) -> Insert:
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        c = self.table.c
+        statement = (postgresql if self._dialect == "postgresql" else sqlite).insert(self.table)
+        inserted: Insert = statement.values(row).on_conflict_do_update(
+            index_elements=[c.key],
+            set_={name: statement.excluded[name] for name in row if name != "key"},
+            where=c.expires <= statement.excluded.accessed,
+        )
+        return inserted.execution_options(preserve_rowcount=True)
+
+    def _change(self, append: bool, moves: bool, expect: bool, seal: bool) -> Update:
+        from sqlalchemy import bindparam, update
+
+        c, given = self.table.c, bindparam
+        values: dict[str, Any] = {
+            "accessed": given("now"),
+            "expires": given("ends"),
+            "sweep": given("minute"),
+            "version": c.version + 1,
+        }
+        conditions = [c.key == given("old"), c.expires > given("now"), c.format == FORMAT]
+        if append:
+            values |= {"data": self._appended(), "size": c.size + given("n")}
+            conditions += [c.size + given("n") <= 2 * c.whole + SLACK]
+            if self._dialect == "sqlite":
+                # SQLite appends bytes as text: in UTF-16 it cuts them to an even number.
+                conditions += [_text("(SELECT encoding FROM pragma_encoding) = 'UTF-8'")]
+        else:
+            values |= {"data": given("delta"), "size": given("n"), "whole": given("n")}
+        if moves:
+            values |= {"key": given("new"), "seal": given("new_seal")}
+        if expect:
+            conditions += [c.version == given("expect")]
+        if seal:
+            conditions += [c.seal == given("sealed")]
+        return update(self.table).values(values).where(*conditions)
+
+    def _appended(self) -> Any:
+        from sqlalchemy import LargeBinary, bindparam, cast
+
+        joined = self.table.c.data.op("||")(bindparam("delta", type_=LargeBinary))
+        return cast(joined, LargeBinary) if self._dialect == "sqlite" else joined
+
+    def _touch(self, seal: bool) -> Update:
+        from sqlalchemy import bindparam, case, update
+
+        c, given = self.table.c, bindparam
+        # Who comes from a clock that is behind does not take back what another has given.
+        ahead = c.accessed > given("now")
+        values = {
+            "accessed": case((ahead, c.accessed), else_=given("now")),
+            "expires": case((ahead, c.expires), else_=given("ends")),
+            "sweep": case((ahead, c.sweep), else_=given("minute")),
+        }
+        conditions = [c.key == given("old"), c.expires > given("now")]
+        if seal:
+            conditions += [c.seal == given("sealed")]
+        return update(self.table).values(values).where(*conditions)
+
+
+def _text(sql: str) -> Any:
+    from sqlalchemy import text
+
+    return text(sql)

@@ -1,0 +1,241 @@
+"""The contract, in statements."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from nocookie.errors import ConfigError, SessionGone, StoreError
+from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged, merge
+from nocookie.stores.forks import ForkAware
+from nocookie.stores.sqlalchemy.calls import Call, Gate
+from nocookie.stores.sqlalchemy.engines import check_engine, make_engine
+from nocookie.stores.sqlalchemy.rows import entry, record_of, renewal, sweep_minute, table
+from nocookie.stores.sqlalchemy.statements import LOOK, Statements
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+__all__ = ["SqlAlchemyStore"]
+
+#: A `create` sweeps at most once in so many seconds, and removes at most so many records: both
+#: keep the sweep invisible. Busier sites run `nocookie purge`.
+SWEEP_EVERY: Final = 30.0
+SWEEP_AT_MOST: Final = 100
+
+_inherited: list[Any] = []
+
+
+class SqlAlchemyStore(ForkAware):
+    """Sessions in the table *table_name* of the database at *url*, or of *engine*.
+
+    Exactly one of the two; an *engine* is used as it is, with its pool. *create_table* makes the
+    table when the first session is stored. *deadline* is in seconds, for one call, connecting
+    included. Raises `ConfigError`; that the database is down shows at the first call.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        engine: Engine | None = None,
+        table_name: str = "nocookie_sessions",
+        schema_name: str | None = None,
+        create_table: bool = False,
+        deadline: float = 2.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        try:
+            from sqlalchemy import MetaData
+        except ImportError as error:
+            raise ConfigError(
+                "type = 'sqlalchemy' needs SQLAlchemy: pip install nocookie[sqlalchemy]"
+            ) from error
+        if url is not None and engine is None:
+            self._engine, self._ours = make_engine(url, deadline), True
+        elif engine is not None and url is None:
+            self._engine, self._ours = engine.execution_options(isolation_level="AUTOCOMMIT"), False
+        else:
+            raise ConfigError("type = 'sqlalchemy' needs either url or engine")
+        check_engine(self._engine)
+        self._sql = Statements(
+            table(MetaData(), table_name, schema_name), self._engine.dialect.name
+        )
+        self._create_table = create_table
+        self._deadline = deadline
+        self._clock = clock
+        self._last_sweep = clock()
+        self._closing = threading.Lock()
+        # An application's pool is not ours to empty.
+        self._gate = Gate() if self._ours and self._engine.dialect.name == "sqlite" else None
+        self._hear_of_forks()
+
+    # -- the contract ---------------------------------------------------------------------------
+
+    def load(self, key: str) -> Record | Missing:
+        with self._call() as call:
+            return self._look(call, bytes.fromhex(key), self._clock(), again=True)
+
+    def create(self, key: str, record: Record, ttl: float) -> None:
+        now = self._clock()
+        data = entry(record.fields)
+        values = {
+            "new": bytes.fromhex(key),
+            "delta": data,
+            "n": len(data),
+            "began": record.created,
+            "first": secrets.randbits(48),
+            "new_seal": record.seal,
+            **renewal(now, ttl),
+        }
+        with self._call() as call:
+            try:
+                created = call.execute(self._sql.insert, values, create=True)[1]
+            except KeyTaken:
+                created = call.execute(self._sql.replace, values)[1]
+        if not created:
+            raise KeyTaken
+        if now - self._last_sweep >= SWEEP_EVERY:
+            self._last_sweep = now
+            try:
+                self.purge(SWEEP_AT_MOST)
+            except StoreError:
+                pass  # the record is stored; sweeping can wait
+
+    def save(
+        self,
+        key: str,
+        delta: Delta,
+        ttl: float,
+        expect: int | None = None,
+        seal: bytes | None = None,
+    ) -> None:
+        with self._call() as call:
+            self._change(call, key, delta, ttl, expect, seal)
+
+    def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
+        values = {"old": bytes.fromhex(key), "sealed": seal, **renewal(self._clock(), ttl)}
+        with self._call() as call:
+            if not call.execute(self._sql.touch[seal is not None], values)[1]:
+                raise SessionGone("the session has ended")
+
+    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+        moved = {"new": bytes.fromhex(new), "new_seal": seal}
+        with self._call() as call:
+            self._change(call, old, delta, ttl, None, None, moved)
+
+    def destroy(self, key: str) -> None:
+        with self._call() as call:
+            call.execute(self._sql.destroy, {"old": bytes.fromhex(key)}, again=True)
+
+    def close(self) -> None:
+        """Close the connections. Those of an application's own engine are its own to close."""
+        if self._ours:
+            with self._closing:
+                pool = self._engine.pool
+                self._engine.dispose()
+                pool.dispose()  # what came back while the pools were changed
+
+    # -- optional powers ------------------------------------------------------------------------
+
+    def purge(self, limit: int) -> int:
+        now = self._clock()
+        values = {"now": now, "minute": sweep_minute(now), "limit": limit, "look": limit + LOOK}
+        with self._call() as call:
+            if self._sql.direct:
+                return call.execute(self._sql.purge, values)[1]
+            expired, _ = call.execute(self._sql.expired, values)
+            keys = [key for (key,) in expired]
+            return call.execute(self._sql.purge_keys, {"keys": keys, "now": now})[1] if keys else 0
+
+    def expired(self) -> int:
+        now = self._clock()
+        values = {"now": now, "minute": sweep_minute(now), "look": LOOK}
+        with self._call() as call:
+            rows, _ = call.execute(self._sql.count, values, again=True)
+        return rows[0][0] if rows else 0
+
+    def keys(self) -> Iterator[str]:
+        last = b""
+        while True:
+            with self._call() as call:
+                values = {"now": self._clock(), "last": last}
+                rows, _ = call.execute(self._sql.keys, values, again=True)
+            if not rows:
+                return
+            for (last,) in rows:
+                yield last.hex()
+
+    # -- changes --------------------------------------------------------------------------------
+
+    def _change(
+        self,
+        call: Call,
+        key: str,
+        delta: Delta,
+        ttl: float,
+        expect: int | None,
+        seal: bytes | None,
+        moved: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Apply *delta*, and renew the record; with *moved*, under another key and seal."""
+        now = self._clock()
+        values = {"old": bytes.fromhex(key), "sealed": seal, **renewal(now, ttl), **(moved or {})}
+        moves, sealed = moved is not None, seal is not None
+        append = self._sql.direct and not delta.cleared
+        # A clear needs no look at what is there: it is a new journal. Nor does what is appended.
+        data = entry(delta.set, delta.deleted if append else ())
+        blind = append or delta.cleared
+        while True:
+            if blind:
+                statement = self._sql.change[append, moves, expect is not None, sealed]
+                new = {"delta": data, "n": len(data), "expect": expect}
+                if call.execute(statement, {**values, **new})[1]:
+                    return
+            # It is gone, or has another version, or its journal is full: look.
+            record = self._look(call, values["old"], now)
+            if record is Missing.CORRUPTED:
+                raise StoreError("the database store: the record is corrupted, left as it is")
+            if isinstance(record, Missing) or seal not in (None, record.seal):
+                raise SessionGone("the session has ended")
+            if expect not in (None, record.version):
+                raise VersionChanged
+            if not delta.cleared:
+                whole = entry(merge(record.fields, delta))
+                new = {"delta": whole, "n": len(whole), "expect": record.version}
+                if call.execute(self._sql.change[False, moves, True, sealed], {**values, **new})[1]:
+                    return
+            call.pause()
+
+    def _look(self, call: Call, key: bytes, now: float, again: bool = False) -> Record | Missing:
+        rows, _ = call.execute(self._sql.load, {"old": key}, again=again)
+        return record_of(rows[0], now) if rows else Missing.UNKNOWN
+
+    def _call(self) -> Call:
+        return Call(self._engine, self._sql, self._create_table, self._gate, self._deadline)
+
+    # -- forks ----------------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        # SQLite keeps count of a process's locks in memory; a child that inherits the count, but
+        # not the locks, may wait for one for ever, or read what nobody protects.
+        if self._gate is not None:
+            self._gate.shut(time.monotonic() + self._deadline)
+            self._engine.dispose()
+
+    def _after_fork_in_parent(self) -> None:
+        if self._gate is not None:
+            self._gate.open()
+
+    def _after_fork_in_child(self) -> None:
+        self._closing = threading.Lock()
+        if self._gate is not None:
+            self._gate = Gate()
+        # Not even collected: some drivers say goodbye then, on the parent's socket.
+        _inherited.append(self._engine.pool)
+        self._engine.dispose(close=False)
