@@ -257,8 +257,18 @@ MUTANTS = [
     ),
     Mutant(
         "a save never revives what expired (file)",
-        "stores/file.py", "    WHERE key = ? AND expires > ?\n\"\"\"\nEXPECTED",
-        "    WHERE key = ? AND ? > 0\n\"\"\"\nEXPECTED", "stores/test_file.py",
+        "stores/file.py", "    WHERE key = ? AND expires > ? AND version <> 0\n\"\"\"\nEXPECTED",
+        "    WHERE key = ? AND ? > 0 AND version <> 0\n\"\"\"\nEXPECTED", "stores/test_file.py",
+    ),
+    Mutant(
+        "the trail of a rotation takes no save (file)",
+        "stores/file.py", "    WHERE key = ? AND expires > ? AND version <> 0\n\"\"\"\nEXPECTED",
+        "    WHERE key = ? AND expires > ?\n\"\"\"\nEXPECTED", "stores/test_file.py",
+    ),
+    Mutant(
+        "a rotation and its trail are one step (file)",
+        "stores/file.py", "        with _transaction(self.sql, \"BEGIN IMMEDIATE\"):\n            cursor",
+        "        if True:\n            cursor", "stores/test_file.py",
     ),
     Mutant(
         "a read makes no file",

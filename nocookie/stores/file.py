@@ -14,7 +14,9 @@ The rules of this file:
    locks, may wait for one for ever, or read what nobody protects. So a fork waits until no
    statement runs, and no connection is open while it happens. Should one run longer than the
    deadline, the child at least never touches its connection.
-4. Driver exceptions become `StoreError` here, and carry no data.
+4. A rotation that leaves a trail is the one transaction of two statements: the row moves, and
+   another takes its place, version 0, with the ticket for its data. Nothing but SQL in between.
+5. Driver exceptions become `StoreError` here, and carry no data.
 
 WAL wants a local disk. On a network file system use the `sqlalchemy` or `redis` store.
 """
@@ -28,7 +30,9 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -37,7 +41,9 @@ from nocookie.stores.base import (
     Delta,
     KeyTaken,
     Missing,
+    Moved,
     Record,
+    Trail,
     VersionChanged,
     merge,
     new_record,
@@ -53,7 +59,10 @@ T = TypeVar("T")
 #: Marks the file as ours (SQLite's application_id): "nock".
 APPLICATION_ID: Final = 0x6E6F636B
 #: The version of the schema (SQLite's user_version). A newer one is refused, and kept.
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+#: The version of what is no record any more, but the trail of one. The guards below say 0.
+TRAIL: Final = 0
 
 #: A `create` sweeps at most once in so many seconds, and removes at most so many records: both
 #: keep the sweep invisible (about 2 ms), and together they keep up with 3 new sessions a second.
@@ -71,43 +80,61 @@ SCHEMA: Final = (
         expires  REAL NOT NULL,
         sweep    INTEGER NOT NULL,
         version  INTEGER NOT NULL,
-        seal     BLOB NOT NULL
+        seal     BLOB NOT NULL,
+        owner    BLOB
     ) WITHOUT ROWID
     """,
     # By the minute after `expires`, which is what counts: so most saves leave the index as it is,
     # and that spares them a quarter of their cost.
     "CREATE INDEX sessions_by_sweep ON sessions (sweep)",
+    # Most sessions are nobody's, or of nobody who asks: they are not in it, and cost it nothing.
+    "CREATE INDEX sessions_by_owner ON sessions (owner) WHERE owner IS NOT NULL",
     f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+#: What makes a file of version 1 one of this version. Processes with the older code may go on with
+#: it: to them, a record is what it was, and a trail is one that they cannot read.
+UPGRADE: Final = (
+    "ALTER TABLE sessions ADD COLUMN owner BLOB",
+    "CREATE INDEX sessions_by_owner ON sessions (owner) WHERE owner IS NOT NULL",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
 LOAD: Final = "SELECT data, created, accessed, expires, version, seal FROM sessions WHERE key = ?"
 CREATE: Final = """
-    INSERT INTO sessions (key, data, created, accessed, expires, sweep, version, seal)
-    VALUES (?, ?, ?, ?, ?, ?, 1, ?)
+    INSERT INTO sessions (key, data, created, accessed, expires, sweep, version, seal, owner)
+    VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)
     ON CONFLICT (key) DO UPDATE SET
         data = excluded.data, created = excluded.created, accessed = excluded.accessed,
-        expires = excluded.expires, sweep = excluded.sweep, version = 1, seal = excluded.seal
+        expires = excluded.expires, sweep = excluded.sweep, version = 1, seal = excluded.seal,
+        owner = excluded.owner
     WHERE sessions.expires <= excluded.accessed
 """
 SAVE: Final = """
     UPDATE sessions
     SET data = apply_delta(data), accessed = ?, expires = ?, sweep = ?, version = version + 1
-    WHERE key = ? AND expires > ?
+    WHERE key = ? AND expires > ? AND version <> 0
 """
 EXPECTED: Final = " AND version = ?"
 SEALED: Final = " AND seal = ?"
-TOUCH: Final = (
-    "UPDATE sessions SET accessed = ?, expires = ?, sweep = ? WHERE key = ? AND expires > ?"
-)
+TOUCH: Final = """
+    UPDATE sessions SET accessed = ?, expires = ?, sweep = ?
+    WHERE key = ? AND expires > ? AND version <> 0
+"""
 ROTATE: Final = """
     UPDATE sessions
     SET key = ?, data = apply_delta(data), accessed = ?, expires = ?, sweep = ?, seal = ?,
-        version = version + 1
-    WHERE key = ? AND expires > ?
+        version = version + 1, owner = coalesce(?, owner), created = coalesce(?, created)
+    WHERE key = ? AND expires > ? AND version <> 0
 """
-DESTROY: Final = "DELETE FROM sessions WHERE key = ?"
-ALIVE: Final = "SELECT seal FROM sessions WHERE key = ? AND expires > ?"
+LEAVE_TRAIL: Final = """
+    INSERT INTO sessions (key, data, created, accessed, expires, sweep, version, seal)
+    VALUES (?, ?, ?, ?, ?, ?, 0, x'')
+"""
+DESTROY: Final = "DELETE FROM sessions WHERE key = ? AND version <> 0"
+FIND_TRAIL: Final = "SELECT data FROM sessions WHERE key = ? AND version = 0 AND expires > ?"
+REMOVE_TRAIL: Final = "DELETE FROM sessions WHERE key = ? AND version = 0"
+ALIVE: Final = "SELECT seal FROM sessions WHERE key = ? AND expires > ? AND version <> 0"
 #: In the minute that is not over yet, expired records lie among living ones, and the index does not
 #: tell which. With many sessions there are many, so a sweep looks at no more than these.
 LOOK: Final = 100
@@ -129,7 +156,12 @@ EXPIRED: Final = """
 #: Brings what was written into the main file, and holds nobody up. SQLite does so by itself when
 #: much has come together, but then whoever writes next waits for the disk, and that is a request.
 CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
-KEYS: Final = "SELECT key FROM sessions WHERE expires > ? AND key > ? ORDER BY key LIMIT 1000"
+KEYS: Final = """
+    SELECT key FROM sessions WHERE expires > ? AND key > ? AND version <> 0
+    ORDER BY key LIMIT 1000
+"""
+OWNED: Final = "SELECT key FROM sessions WHERE owner = ? AND expires > ?"
+END_OWNED: Final = "DELETE FROM sessions WHERE owner = ? AND expires > ? AND key IS NOT ?"
 
 _NOTHING: Final = Delta()
 
@@ -180,14 +212,16 @@ class FileStore(ForkAware):
 
     # -- the contract ---------------------------------------------------------------------------
 
-    def load(self, key: str) -> Record | Missing:
+    def load(self, key: str) -> Record | Missing | Moved:
         rows, _ = self._execute(LOAD, (bytes.fromhex(key),))
         if not rows:
             return Missing.UNKNOWN
         data, created, accessed, expires, version, seal = rows[0]
         try:
             if expires <= self._clock():
-                return Missing.EXPIRED
+                return Missing.UNKNOWN if version == TRAIL else Missing.EXPIRED
+            if version == TRAIL:
+                return Moved(bytes(data))
             fields = unpack(data)
         except (ValueError, TypeError, RecursionError):
             return Missing.CORRUPTED
@@ -195,10 +229,11 @@ class FileStore(ForkAware):
             return Missing.CORRUPTED
         return new_record((fields, created, accessed, expires, version, seal))
 
-    def create(self, key: str, record: Record, ttl: float) -> None:
+    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
         now = self._clock()
         data, ends = pack(record.fields), now + ttl
-        row = (bytes.fromhex(key), data, record.created, now, ends, _sweep(ends), record.seal)
+        name, minute = bytes.fromhex(key), _sweep(ends)
+        row = (name, data, record.created, now, ends, minute, record.seal, owner)
         _, created = self._execute(CREATE, row, create=True)
         if not created:
             raise KeyTaken
@@ -244,16 +279,39 @@ class FileStore(ForkAware):
         if not self._execute(statement, values)[1]:
             raise SessionGone("the session has ended")
 
-    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+    def rotate(
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        owner: bytes | None = None,
+        trail: Trail | None = None,
+    ) -> None:
         now = self._clock()
-        ends = now + ttl
-        values = (bytes.fromhex(new), now, ends, _sweep(ends), seal, bytes.fromhex(old), now)
-        _, moved = self._execute(ROTATE, values, delta)
+        ends, name = now + ttl, bytes.fromhex(old)
+        began = None if owner is None else now
+        values = (bytes.fromhex(new), now, ends, _sweep(ends), seal, owner, began, name, now)
+        leave = None
+        if trail is not None:
+            over = now + trail.ttl
+            leave = LEAVE_TRAIL, (name, trail.ticket, now, now, over, _sweep(over))
+        _, moved = self._execute(ROTATE, values, delta, then=leave)
         if not moved:
             raise SessionGone("the session has ended")
 
-    def destroy(self, key: str) -> None:
-        self._execute(DESTROY, (bytes.fromhex(key),))
+    def destroy(self, key: str) -> Moved | None:
+        name = bytes.fromhex(key)
+        _, destroyed = self._execute(DESTROY, (name,))
+        if destroyed:
+            return None
+        # What is not a record now will be none: at most a trail, and that only goes.
+        rows, _ = self._execute(FIND_TRAIL, (name, self._clock()))
+        if not rows:
+            return None
+        self._execute(REMOVE_TRAIL, (name,))
+        return Moved(rows[0][0])
 
     def close(self) -> None:
         idle = self._idle
@@ -282,12 +340,26 @@ class FileStore(ForkAware):
             for (last,) in rows:
                 yield last.hex()
 
+    def owned(self, owner: bytes) -> list[str]:
+        rows, _ = self._execute(OWNED, (owner, self._clock()))
+        return [key.hex() for (key,) in rows]
+
+    def end_owned(self, owner: bytes, but: str | None = None) -> int:
+        kept = None if but is None else bytes.fromhex(but)
+        return self._execute(END_OWNED, (owner, self._clock(), kept))[1]
+
     # -- connections ----------------------------------------------------------------------------
 
     def _execute(
-        self, statement: str, values: tuple[Any, ...], delta: Delta = _NOTHING, create: bool = False
+        self,
+        statement: str,
+        values: tuple[Any, ...],
+        delta: Delta = _NOTHING,
+        create: bool = False,
+        then: _Statement | None = None,
     ) -> tuple[list[tuple[Any, ...]], int]:
-        """Run one statement; return its rows, and how many it changed.
+        """Run one statement; return its rows, and how many it changed. If it changed any, run
+        *then* with it, or neither.
 
         Where there is no file yet, and *create* does not ask for one, it holds no rows.
         """
@@ -300,6 +372,8 @@ class FileStore(ForkAware):
                     return [], 0
             connection.delta = delta
             execute = connection.sql.execute
+            if then is not None:
+                execute = partial(connection.execute_both, then)
             try:
                 cursor = execute(statement, values)
             except sqlite3.OperationalError as error:
@@ -414,7 +488,7 @@ class FileStore(ForkAware):
         if _patiently(until, lambda: _is_prepared(sql, "BEGIN")):
             return
         _patiently(until, lambda: sql.execute("PRAGMA journal_mode = WAL"))
-        _patiently(until, lambda: _is_prepared(sql, "BEGIN IMMEDIATE", SCHEMA))
+        _patiently(until, lambda: _is_prepared(sql, "BEGIN IMMEDIATE", prepare=True))
 
     # -- forks ----------------------------------------------------------------------------------
 
@@ -445,6 +519,7 @@ class FileStore(ForkAware):
 
 
 _Places = deque["_Connection | None"]
+_Statement = tuple[str, tuple[Any, ...]]
 
 
 class _Connection:
@@ -459,6 +534,27 @@ class _Connection:
     def apply_delta(self, data: bytes) -> bytes:
         return pack(merge(unpack(data), self.delta))
 
+    def execute_both(
+        self, then: _Statement, statement: str, values: tuple[Any, ...]
+    ) -> sqlite3.Cursor:
+        with _transaction(self.sql, "BEGIN IMMEDIATE"):
+            cursor = self.sql.execute(statement, values)
+            if cursor.rowcount:
+                self.sql.execute(*then)
+        return cursor
+
+
+@contextmanager
+def _transaction(sql: sqlite3.Connection, begin: str) -> Iterator[None]:
+    try:
+        sql.execute(begin)
+        yield
+        sql.execute("COMMIT")
+    except BaseException:
+        if sql.in_transaction:  # some errors end it
+            sql.execute("ROLLBACK")
+        raise
+
 
 def _sweep(ends: float) -> int:
     return NEVER if ends == math.inf else math.ceil(ends / SWEEP_GRID)
@@ -469,25 +565,18 @@ def _pragma(sql: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def _is_prepared(sql: sqlite3.Connection, begin: str, schema: Sequence[str] = ()) -> bool:
-    """Whether the file is prepared, if it was not, by *schema*: in one transaction, because
-    another process may be at the same. Raises `StoreError` if the file is neither ours nor
-    empty."""
-    sql.execute(begin)
-    try:
+def _is_prepared(sql: sqlite3.Connection, begin: str, prepare: bool = False) -> bool:
+    """Whether the file has our schema; if not, *prepare* it: in one transaction, because another
+    process may be at the same. Raises `StoreError` if the file is neither ours nor empty."""
+    with _transaction(sql, begin):
         application, version = _pragma(sql, "application_id"), _pragma(sql, "user_version")
         if application != APPLICATION_ID and (application or _pragma(sql, "schema_version")):
             raise StoreError("the file store: the file is another program's, left as it is")
         if version > SCHEMA_VERSION:
             raise StoreError("the file store: the file is of a newer version, left as it is")
-        if version < SCHEMA_VERSION:
-            for statement in schema:
+        if version < SCHEMA_VERSION and prepare:
+            for statement in UPGRADE if version else SCHEMA:
                 sql.execute(statement)
-        sql.execute("COMMIT")
-    except BaseException:
-        if sql.in_transaction:  # some errors end it
-            sql.execute("ROLLBACK")
-        raise
     return version == SCHEMA_VERSION
 
 

@@ -87,7 +87,7 @@ class File:
         sql.execute("PRAGMA cache_size = -1000000")
         sql.execute("BEGIN")
         sql.executemany(
-            "INSERT INTO sessions SELECT ?, data, created, accessed, ?, ?, version, seal "
+            "INSERT INTO sessions SELECT ?, data, created, accessed, ?, ?, version, seal, owner "
             "FROM sessions WHERE key = ?",
             (
                 (bytes.fromhex(key_of(number)), ends, -int(-ends // 60), bytes.fromhex(source))

@@ -14,7 +14,7 @@ import pytest
 from nocookie import ConfigError, Session, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
 from nocookie.stores import file
-from nocookie.stores.base import Delta, Missing, Record
+from nocookie.stores.base import Delta, Missing, Moved, Record, Trail, pack
 from nocookie.stores.file import FileStore
 from nocookie.testing import StoreSuite
 
@@ -97,13 +97,11 @@ def test_reads_leave_nothing_on_the_disk(store, tmp_path):
     store.destroy(key(1))
     assert list(store.keys()) == []
     assert store.purge(10) == 0
-    for write in (
-        lambda: store.save(key(1), Delta({"a": b"1"}), 60),
-        lambda: store.touch(key(1), 60),
-        lambda: store.rotate(key(1), key(2), Delta(), b"", 60),
-    ):
+    assert store.owned(b"ann") == []
+    assert store.end_owned(b"ann") == 0
+    for name in ("save", "touch", "rotate", "rotate with a trail"):
         with pytest.raises(SessionGone):
-            write()
+            all_calls(store)[name]()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,9 +210,14 @@ def all_calls(store):
         "save": lambda: store.save(key(1), Delta({"a": b"1"}), 60),
         "touch": lambda: store.touch(key(1), 60),
         "rotate": lambda: store.rotate(key(1), key(2), Delta(), b"", 60),
+        "rotate with a trail": lambda: store.rotate(
+            key(1), key(2), Delta(), b"", 60, trail=Trail(b"ticket", 60)
+        ),
         "destroy": lambda: store.destroy(key(1)),
         "purge": lambda: store.purge(1),
         "keys": lambda: list(store.keys()),
+        "owned": lambda: store.owned(b"ann"),
+        "end_owned": lambda: store.end_owned(b"ann"),
     }
 
 
@@ -504,7 +507,13 @@ def locked(path, python):
     return lock
 
 
-@pytest.mark.parametrize("call", ["create", "save", "touch", "rotate", "destroy", "purge"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("create", "save", "touch", "rotate", "rotate with a trail"),
+        *("destroy", "purge", "end_owned"),
+    ],
+)
 def test_a_lock_that_another_process_holds_is_a_timeout(open_file, locked, call):
     open_file().create(key(1), record(a=b"1"), 600)
     store = open_file(deadline=0.2)
@@ -697,8 +706,6 @@ def test_a_child_that_exits_does_not_disturb_its_parent(store, fork):
     assert fields(store) == {"a": b"1", "turn": b"4"}
 
 
-# -- processes -----------------------------------------------------------------------------------
-
 PREFACE = """
 import sys, time, os, random
 from nocookie.stores.base import *
@@ -723,6 +730,178 @@ def end_all(processes):
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes)
     return outputs
+
+
+# -- owners and trails ---------------------------------------------------------------------------
+
+
+def test_the_records_of_an_owner_are_found_by_an_index(store, path):
+    store.create(key(1), record(), 60, b"ann")
+    values = b"ann", 1.0, b""
+    for statement in (file.OWNED, file.END_OWNED):
+        plan = sql(path, (f"EXPLAIN QUERY PLAN {statement}", values[: statement.count("?")]))
+        assert "USING INDEX sessions_by_owner" in str(plan)
+
+
+def test_a_record_without_owner_is_not_in_the_index(store, path):
+    """So it costs nothing there."""
+    store.create(key(1), record(), 60)
+    store.create(key(2), record(), 60, b"ann")
+    [(count,)] = sql(path, "SELECT count(*) FROM sessions INDEXED BY sessions_by_owner"
+                     " WHERE owner IS NOT NULL")  # fmt: skip
+    assert count == 1
+
+
+def test_a_rotation_that_cannot_leave_its_trail_changes_nothing(store, path):
+    store.create(key(1), record(a=b"1"), 600)
+    sql(path, "CREATE TRIGGER no_trail BEFORE INSERT ON sessions WHEN new.version = 0"
+        " BEGIN SELECT no_such_function(); END")  # fmt: skip
+    with pytest.raises(StoreError):
+        store.rotate(key(1), key(2), Delta({"a": b"2"}), b"", 600, trail=Trail(b"ticket", 60))
+    assert fields(store) == {"a": b"1"}
+    assert store.load(key(2)) is Missing.UNKNOWN
+    sql(path, "DROP TRIGGER no_trail")  # somebody else can write
+    store.rotate(key(1), key(2), Delta({"a": b"2"}), b"", 600, trail=Trail(b"ticket", 60))
+    assert store.load(key(1)) == Moved(b"ticket")
+    assert fields(store, 2) == {"a": b"2"}
+
+
+def test_a_trail_that_is_over_is_unknown(open_file, clock):
+    """Its record may live: nobody is told that it expired."""
+    store = open_file(clock=clock)
+    store.create(key(1), record(), 600)
+    store.rotate(key(1), key(2), Delta(), b"", 600, trail=Trail(b"ticket", 60))
+    clock.advance(61)
+    assert store.load(key(1)) is Missing.UNKNOWN
+
+
+def test_who_rotates_and_is_killed_leaves_one_record_and_whole_trails(store, python, tmp_path):
+    store.create(key(0), record(a=b"1"), 600)
+    code = PREFACE + (
+        "number = int(sys.argv[2])\n"
+        "while True:\n"
+        "    trail = Trail(b'%d' % (number + 1), 600)\n"
+        "    store.rotate(key(number), key(number + 1), Delta(), b'', 600, trail=trail)\n"
+        "    number += 1\n"
+    )
+    chance = random.Random(7)
+    number = 0
+    for _ in range(20):
+        process = python(code, tmp_path, number)
+        start_all([process])
+        time.sleep(chance.uniform(0.01, 0.05))
+        process.kill()
+        process.communicate()
+        begun = number
+        while isinstance(found := store.load(key(number)), Moved):
+            number = int(found.ticket)
+        assert isinstance(found, Record), (begun, number)
+        assert list(store.keys()) == [key(number)]
+    assert number > 20
+
+
+# -- a file of the version before ----------------------------------------------------------------
+
+VERSION_1 = (
+    "PRAGMA journal_mode = WAL",
+    """
+    CREATE TABLE sessions (
+        key      BLOB PRIMARY KEY,
+        data     BLOB NOT NULL,
+        created  REAL NOT NULL,
+        accessed REAL NOT NULL,
+        expires  REAL NOT NULL,
+        sweep    INTEGER NOT NULL,
+        version  INTEGER NOT NULL,
+        seal     BLOB NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX sessions_by_sweep ON sessions (sweep)",
+    f"PRAGMA application_id = {file.APPLICATION_ID}",
+    "PRAGMA user_version = 1",
+)
+
+
+@pytest.fixture
+def older(path):
+    """A file as version 1 of the schema made it, with a session in it."""
+    path.parent.mkdir()
+    now = time.time()
+    row = (bytes.fromhex(key(1)), pack({"a": b"1"}), now, now, now + 600, 2**60, 7, b"seal")
+    sql(path, *VERSION_1, (f"INSERT INTO sessions VALUES ({', '.join('?' * 8)})", row))
+    return path
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_file_of_the_version_before_is_brought_up_to_date(store, older, call):
+    sessions = "SELECT key, data, seal FROM sessions ORDER BY key"
+    before = sql(older, sessions)
+    if call in ("load", "touch", "purge", "keys", "owned", "end_owned"):
+        all_calls(store)[call]()
+        assert sql(older, sessions) == before
+    elif call == "create":
+        store.create(key(3), record(), 600)
+    else:
+        all_calls(store)[call]()
+    assert sql(older, "PRAGMA user_version") == [(2,)]
+    store.create(key(9), record(), 600, b"ann")
+    assert store.owned(b"ann") == [key(9)]
+
+
+def test_the_schema_is_the_same_by_either_way(open_file, older, tmp_path):
+    open_file().load(key(1))
+    new = open_file(data_dir=tmp_path / "new")
+    new.create(key(1), record(), 600)
+    made = "SELECT name FROM sqlite_master ORDER BY name"
+    columns = "SELECT name, type, \"notnull\", pk FROM pragma_table_info('sessions')"
+    other = tmp_path / "new" / "sessions" / "sessions.db"
+    for about in (made, columns):
+        assert sql(older, about) == sql(other, about)
+
+
+def test_processes_that_race_to_bring_a_file_up_to_date_all_succeed(python, older, tmp_path, store):
+    code = PREFACE + (
+        "assert store.load(key(1)).fields == {'a': b'1'}\n"
+        "record = Record({'a': b'1'}, time.time(), 0., 0., 0)\n"
+        "store.create(key(int(sys.argv[2])), record, 600, b'ann')\n"
+        "store.close()\n"
+    )
+    processes = [python(code, tmp_path, number) for number in range(2, 6)]
+    start_all(processes)
+    end_all(processes)
+    assert sorted(store.owned(b"ann")) == [key(number) for number in range(2, 6)]
+    assert fields(store) == {"a": b"1"}
+
+
+def test_an_upgrade_that_fails_leaves_the_file_as_it_was(store, older):
+    """The second of its steps does: the name is taken."""
+    sql(older, "CREATE TABLE sessions_by_owner (a)")
+    with pytest.raises(StoreError):
+        store.load(key(1))
+    assert sql(older, "PRAGMA user_version") == [(1,)]
+    sql(older, "DROP TABLE sessions_by_owner")
+    assert fields(store) == {"a": b"1"}
+
+
+def test_a_process_that_runs_the_code_before_goes_on_with_an_upgraded_file(store, older):
+    """It has the file open already; only at its next opening would it refuse."""
+    connection = sqlite3.connect(older, isolation_level=None)
+    save = "UPDATE sessions SET data = ?, version = version + 1 WHERE key = ?"
+    create = (
+        "INSERT INTO sessions (key, data, created, accessed, expires, sweep, version, seal)"
+        " SELECT x'77', data, created, accessed, expires, sweep, 1, seal FROM sessions"
+    )
+    name = bytes.fromhex(key(1))
+    connection.execute(save, (pack({"a": b"2"}), name))
+    assert fields(store) == {"a": b"2"}
+    connection.execute(save, (pack({"a": b"3"}), name))
+    connection.execute(create)
+    connection.close()
+    assert fields(store) == {"a": b"3"}
+    assert len(list(store.keys())) == 2
+
+
+# -- processes -----------------------------------------------------------------------------------
 
 
 def test_processes_that_race_to_make_the_file_all_succeed(python, tmp_path, open_file):
