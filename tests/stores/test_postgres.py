@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from realservers.relay import Relay
@@ -12,11 +13,12 @@ from sqlalchemy import create_engine, event, text
 
 from nocookie import Session, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record
+from nocookie.stores.base import Delta, KeyTaken, Missing, Moved, Record, Trail
 from nocookie.stores.sqlalchemy import SqlAlchemyStore
 from nocookie.stores.sqlalchemy.calls import Call
 from nocookie.stores.sqlalchemy.statements import SLACK, Statements
 from nocookie.testing import StoreSuite
+from nocookie.testing.threads import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -27,6 +29,7 @@ KILLS = int(os.environ.get("NOCOOKIE_KILLS", "40"))
 MARGIN = 1.0
 
 TABLE = "nocookie_sessions"
+TRAIL = Trail(b"ticket", 60)
 
 
 def key(number):
@@ -194,9 +197,14 @@ def all_calls(store, number=1):
         "save": lambda: store.save(key(number), Delta({"a": b"2"}), 600),
         "touch": lambda: store.touch(key(number), 600),
         "rotate": lambda: store.rotate(key(number), key(number + 200), Delta(), b"", 600),
+        "rotate with a trail": lambda: store.rotate(
+            key(number), key(number + 200), Delta(), b"", 600, trail=TRAIL
+        ),
         "destroy": lambda: store.destroy(key(number)),
         "purge": lambda: store.purge(10),
         "keys": lambda: list(store.keys()),
+        "owned": lambda: store.owned(b"ann"),
+        "end_owned": lambda: store.end_owned(b"ann"),
     }
 
 
@@ -232,13 +240,23 @@ def test_every_call_is_one_trip(open_store, through, relay, engines, whose):
         store.touch(key(1000 + number), 600)
         store.rotate(key(1000 + number), key(2000 + number), Delta({"a": b"3"}), b"", 600)
         store.save(key(2000 + number), Delta({"a": b"3"}, cleared=True), 600)
-        store.destroy(key(2000 + number))
+        store.rotate(key(2000 + number), key(3000 + number), Delta(), b"", 600, trail=TRAIL)
+        store.destroy(key(3000 + number))
+        store.owned(b"ann")
+        store.end_owned(b"ann")
+        store.end_owned(b"ann", but=key(1))
         store.purge(10)
     store.create(key(1), record(a=b"1"), 600)
     clear = Delta({"a": b"2"}, cleared=True)
     calls = {
         "clear": lambda: store.save(key(1), clear, 600),
         **all_calls(store),
+        "rotate with a trail": lambda: store.rotate(
+            key(201), key(202), Delta(), b"", 600, b"ann", TRAIL
+        ),
+        "load a trail": lambda: store.load(key(201)),
+        "destroy": lambda: store.destroy(key(202)),
+        "end others": lambda: store.end_owned(b"ann", but=key(1)),
     }
     trips = {}
     for name, call in calls.items():
@@ -322,6 +340,105 @@ def test_a_purge_passes_over_rows_that_somebody_holds(open_store, sql, postgres,
     assert store.purge(10) == 1
 
 
+# -- owners and trails ---------------------------------------------------------------------------
+
+
+def test_the_records_of_an_owner_are_found_by_the_index(store, sql):
+    store.create(key(1), record(), 600)
+    sql(f"INSERT INTO {TABLE} SELECT decode(md5(n::text) || md5(n::text), 'hex'), '', 0, 0, 0, 0,"
+        " 1e12, 1, 1, '', 1, CASE WHEN n % 10 = 0 THEN int4send(n) END"
+        " FROM generate_series(2, 20000) n")  # fmt: skip
+    sql(f"ANALYZE {TABLE}")
+    with store._engine.connect() as connection:
+        for statement in (store._sql.owned, store._sql.end_owned, store._sql.end_others):
+            plan = connection.exec_driver_sql(
+                f"EXPLAIN {statement.compile(store._engine)}",
+                {"whose": b"ann", "now": 1.0, "kept": b""},
+            ).fetchall()
+            assert f"Index Scan using ix_{TABLE}_owner" in "\n".join(line for (line,) in plan)
+
+
+@pytest.fixture
+def under_way(sql, engines, url):
+    """`under_way(statements, call)`: run *call* while *statements* of another are done and not
+    committed yet; return what it returned."""
+
+    def run(statements, call):
+        with engines(url).connect() as other, ThreadPoolExecutor(1) as pool:
+            for statement in statements:
+                other.exec_driver_sql(statement)
+            outcome = pool.submit(call)
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            wait_until(lambda: sql(waits) == [(1,)])
+            assert not outcome.done()
+            other.commit()
+            return outcome.result(30)
+
+    return run
+
+
+MOVE = f"UPDATE {TABLE} SET key = decode('{key(2)}', 'hex')"
+LEAVE = (
+    f"INSERT INTO {TABLE} SELECT decode('{key(1)}', 'hex'), 'ticket', 6, 6, created, accessed,"
+    f" expires, sweep, 0, '', 2, NULL FROM {TABLE}"
+)
+
+
+def test_the_end_of_an_owner_waits_for_a_rotation_and_takes_what_it_moved(open_store, under_way):
+    store = open_store(deadline=30)
+    store.create(key(1), record(), 600, b"ann")
+    assert under_way([MOVE], lambda: store.end_owned(b"ann")) == 1
+    assert store.load(key(1)) is store.load(key(2)) is Missing.UNKNOWN
+
+
+def test_the_end_of_the_others_spares_what_a_rotation_under_way_makes_the_one(
+    open_store, under_way
+):
+    store = open_store(deadline=30)
+    store.create(key(1), record(), 600, b"ann")
+    assert under_way([MOVE], lambda: store.end_owned(b"ann", but=key(2))) == 0
+    assert fields(store, 2) == {}
+
+
+def test_who_destroys_during_a_rotation_is_told_where_it_went(open_store, under_way):
+    """The statement that waited for it does not see the trail."""
+    store = open_store(deadline=30)
+    store.create(key(1), record(), 600)
+    assert under_way([MOVE, LEAVE], lambda: store.destroy(key(1))) == Moved(b"ticket")
+    assert store.load(key(1)) is Missing.UNKNOWN
+    assert fields(store, 2) == {}
+
+
+def test_what_a_destroy_costs_where_there_is_no_record(open_store, through, relay):
+    store = open_store(url=through)
+    trips = []
+    for number in range(0, 20, 2):
+        store.create(key(number), record(), 600)
+        store.rotate(key(number), key(number + 1), Delta(), b"", 600, trail=TRAIL)
+        relay.requests = 0
+        assert store.destroy(key(number)) == Moved(b"ticket")
+        trail = relay.requests
+        assert store.destroy(key(number)) is None
+        trips.append((trail, relay.requests - trail))
+    assert trips[-1] == (3, 2)
+
+
+def test_a_table_of_an_earlier_version_says_what_it_lacks(store, sql):
+    store.create(key(1), record(a=b"1"), 600)
+    sql(f"ALTER TABLE {TABLE} DROP COLUMN owner")
+    for name in ("create", "rotate", "rotate with a trail", "owned", "end_owned"):
+        with pytest.raises(
+            StoreError, match=r"lacks a column.*docs/stores/sqlalchemy\.md"
+        ) as caught:
+            all_calls(store)[name]()
+        assert_discreet(caught.value)
+    assert fields(store) == {"a": b"1"}
+    sql(f"ALTER TABLE {TABLE} ADD COLUMN owner BYTEA")
+    sql(f"CREATE INDEX ix_{TABLE}_owner ON {TABLE} (owner) WHERE owner IS NOT NULL")
+    store.create(key(2), record(), 600, b"ann")
+    assert store.owned(b"ann") == [key(2)]
+
+
 # -- the table -----------------------------------------------------------------------------------
 
 
@@ -339,7 +456,9 @@ def test_reading_makes_no_table(store, sql):
     assert list(store.keys()) == []
     assert store.purge(10) == 0
     store.destroy(key(1))
-    for name in ("save", "touch", "rotate"):
+    assert store.owned(b"ann") == []
+    assert store.end_owned(b"ann") == 0
+    for name in ("save", "touch", "rotate", "rotate with a trail"):
         with pytest.raises(SessionGone):
             all_calls(store)[name]()
     assert sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
@@ -377,7 +496,7 @@ def test_eight_processes_may_make_the_table_at_once(python, url, store, sql):
     for process in processes:
         assert process.stdout.readline() == "done\n"
     assert sorted(store.keys()) == [key(n) for n in range(8)]
-    assert len(sql(f"SELECT 1 FROM pg_indexes WHERE tablename = '{TABLE}'")) == 2
+    assert len(sql(f"SELECT 1 FROM pg_indexes WHERE tablename = '{TABLE}'")) == 3
 
 
 # -- where changes race --------------------------------------------------------------------------
@@ -469,7 +588,7 @@ def test_a_lock_that_somebody_holds_is_a_timeout_and_costs_no_connection(
     event.listen(store._engine, "connect", lambda *_: connections.append(1))
     with engines(url).connect() as holder:
         holder.execute(text(f"SELECT 1 FROM {TABLE} FOR UPDATE"))
-        for name in ("save", "touch", "rotate", "destroy"):
+        for name in ("save", "touch", "rotate", "rotate with a trail", "destroy"):
             assert isinstance(within(store, all_calls(store)[name]), StoreTimeout)
         waiting = sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         assert waiting == [(0,)]
@@ -722,7 +841,7 @@ def corrupted(store, sql, change):
         "data = substr(data, 1, octet_length(data) - 1)",
         "data = decode(repeat('ff', octet_length(data)), 'hex')",
         "size = size + 1",
-        "format = 2",
+        "format = 3",
         "created = 'Infinity'",
     ],
 )
@@ -741,7 +860,7 @@ def test_a_corrupted_record_is_kept_and_says_so(store, sql, change):
 
 def test_a_record_of_a_newer_version_is_not_written_to(store, sql):
     """F17: the newer worker beside this one goes on with it."""
-    before = corrupted(store, sql, "format = 2")
+    before = corrupted(store, sql, "format = 3")
     for delta in (Delta({"a": b"2"}), Delta({"a": b"2"}, cleared=True)):
         with pytest.raises(StoreError, match="left as it is"):
             store.save(key(1), delta, 600)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import MetaData, create_engine, event
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -22,10 +22,10 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from nocookie import ConfigError, Session, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
 from nocookie.stores import close_all
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record
+from nocookie.stores.base import Delta, KeyTaken, Missing, Moved, Record, Trail
 from nocookie.stores.sqlalchemy import SqlAlchemyStore, table
 from nocookie.stores.sqlalchemy.engines import driver_settings
-from nocookie.stores.sqlalchemy.rows import SWEEP_GRID
+from nocookie.stores.sqlalchemy.rows import SWEEP_GRID, entry
 from nocookie.stores.sqlalchemy.statements import SLACK, Statements
 from nocookie.stores.sqlalchemy.store import SWEEP_EVERY
 from nocookie.testing import StoreSuite
@@ -37,6 +37,7 @@ KILLS = int(os.environ.get("NOCOOKIE_KILLS", "40"))
 MARGIN = 1.0
 
 TABLE = "nocookie_sessions"
+TRAIL = Trail(b"ticket", 60)
 
 
 def key(number):
@@ -127,9 +128,14 @@ def all_calls(store, number=1):
         "save": lambda: store.save(key(number), Delta({"a": b"2"}), 600),
         "touch": lambda: store.touch(key(number), 600),
         "rotate": lambda: store.rotate(key(number), key(number + 200), Delta(), b"", 600),
+        "rotate with a trail": lambda: store.rotate(
+            key(number), key(number + 200), Delta(), b"", 600, trail=TRAIL
+        ),
         "destroy": lambda: store.destroy(key(number)),
         "purge": lambda: store.purge(10),
         "keys": lambda: list(store.keys()),
+        "owned": lambda: store.owned(b"ann"),
+        "end_owned": lambda: store.end_owned(b"ann"),
     }
 
 
@@ -249,7 +255,8 @@ def test_the_table_has_the_name_and_schema_that_it_is_given():
     metadata = MetaData()
     made = table(metadata, "their_sessions", "web")
     assert metadata.tables["web.their_sessions"] is made
-    assert [index.name for index in made.indexes] == ["ix_their_sessions_sweep"]
+    indexes = sorted(index.name for index in made.indexes)
+    assert indexes == ["ix_their_sessions_owner", "ix_their_sessions_sweep"]
 
 
 def test_a_table_made_by_a_migration_serves(url, open_store, engines):
@@ -283,7 +290,9 @@ def test_reading_makes_no_table(store, sql):
     assert calls["keys"]() == []
     assert calls["purge"]() == 0
     calls["destroy"]()
-    for name in ("save", "touch", "rotate"):
+    assert calls["owned"]() == []
+    assert calls["end_owned"]() == 0
+    for name in ("save", "touch", "rotate", "rotate with a trail"):
         with pytest.raises(SessionGone):
             calls[name]()
     assert sql("SELECT name FROM sqlite_master") == []
@@ -312,22 +321,79 @@ def test_eight_processes_may_make_the_table_at_once(python, url, store, sql):
     for process in processes:
         assert process.stdout.readline() == "done\n"
     assert sorted(store.keys()) == [key(n) for n in range(8)]
-    assert len(sql("SELECT 1 FROM sqlite_master WHERE name LIKE 'ix_%'")) == 1
+    assert len(sql("SELECT 1 FROM sqlite_master WHERE name LIKE 'ix_%'")) == 2
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "stores" / "sqlalchemy.md"
+
+
+def on_the_page(*about):
+    """The SQL on the page that has all of *about* in it."""
+    if not PAGE.exists():
+        pytest.skip("the pages are not beside these tests")
+    blocks = [part.partition("```")[0] for part in PAGE.read_text("utf-8").split("```sql\n")[1:]]
+    [shown] = [block for block in blocks if all(word in block for word in about)]
+    return shown
+
+
+def in_sql(made, dialect, *, only=""):
+    indexes = sorted(made.indexes, key=lambda index: index.name)
+    parts = [CreateTable(made), *map(CreateIndex, indexes)]
+    said = (f"{str(part.compile(dialect=dialect)).strip()};" for part in parts)
+    return [line for line in said if only in line]
 
 
 @pytest.mark.parametrize(
     ("dialect", "quote"), [(postgresql.dialect(), "BYTEA"), (mysql.dialect(), "LONGBLOB")]
 )
 def test_the_page_shows_the_table_as_it_is(dialect, quote):
-    page = Path(__file__).parents[2] / "docs" / "stores" / "sqlalchemy.md"
-    if not page.exists():
-        pytest.skip("the pages are not beside these tests")
-    shown = page.read_text("utf-8").split("```sql\n")[1:]
-    [shown] = [block.partition("```")[0] for block in shown if quote in block]
+    said = " ".join(in_sql(table(MetaData()), dialect))
+    assert said.split() == on_the_page("CREATE TABLE", quote).split()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "type"), [(postgresql.dialect(), "BYTEA"), (mysql.dialect(), "VARBINARY(64)")]
+)
+def test_the_page_shows_what_an_earlier_table_lacks(dialect, type):
+    alter, index = on_the_page("ALTER TABLE", f"owner {type}").split("\n", 1)
+    assert alter == f"ALTER TABLE {TABLE} ADD COLUMN owner {type};"
+    assert index.split() == " ".join(in_sql(table(MetaData()), dialect, only="(owner)")).split()
+
+
+@pytest.fixture
+def earlier(sql):
+    """The table as it was before it had owners, with a session in it; `migrate()` adds them."""
     made = table(MetaData())
-    parts = [CreateTable(made), *map(CreateIndex, made.indexes)]
-    said = " ".join(f"{str(part.compile(dialect=dialect)).strip()};" for part in parts)
-    assert said.split() == shown.split()
+    [create, _, sweep] = in_sql(made, sqlite.dialect())
+    assert "owner BLOB" in create
+    sql(create.replace("owner BLOB, ", ""))
+    sql(sweep)
+    data = entry({"a": b"1"})
+    row = (bytes.fromhex(key(1)), data, len(data), len(data))
+    sql(f"INSERT INTO {TABLE} VALUES (?, ?, ?, ?, 1, 1, 1e10, 1000000000, 1, x'', 1)", row)
+
+    def migrate():
+        sql(f"ALTER TABLE {TABLE} ADD COLUMN owner BLOB")
+        sql(f"CREATE INDEX ix_{TABLE}_owner ON {TABLE} (owner) WHERE owner IS NOT NULL")
+
+    return migrate
+
+
+def test_a_table_of_an_earlier_version_is_read_and_says_what_it_lacks(open_store, earlier):
+    store = open_store()
+    assert fields(store) == {"a": b"1"}
+    for name in ("create", "rotate", "rotate with a trail", "owned", "end_owned"):
+        with pytest.raises(
+            StoreError, match=r"lacks a column.*docs/stores/sqlalchemy\.md"
+        ) as caught:
+            all_calls(store)[name]()
+        assert_discreet(caught.value)
+    store.save(key(1), Delta({"a": b"2"}), 600)
+    earlier()
+    store.create(key(2), record(), 600, b"ann")
+    store.rotate(key(1), key(3), Delta(), b"", 600, b"ann", TRAIL)
+    assert sorted(store.owned(b"ann")) == [key(2), key(3)]
+    assert fields(store, 3) == {"a": b"2"}
 
 
 # -- statements ----------------------------------------------------------------------------------
@@ -335,6 +401,9 @@ def test_the_page_shows_the_table_as_it_is(dialect, quote):
 
 def statements(made):
     yield from (made.load, made.insert, made.replace, made.destroy, made.keys, made.expired)
+    yield from (made.find_trail, made.remove_trail)
+    yield from (made.owned, made.end_owned, made.end_others)
+    yield from () if made.leave_trail is None else (made.leave_trail,)
     yield from made.change.values()
     yield from made.touch.values()
     yield from (made.purge,) if made.direct else (made.purge_keys,)
@@ -345,7 +414,7 @@ def test_every_statement_can_be_said_in_a_dialect_that_is_not_here(dialect):
     made = Statements(table(MetaData()), dialect.name)
     assert made.direct == (dialect.name == "postgresql")
     said = [str(statement.compile(dialect=dialect)) for statement in statements(made)]
-    assert len(said) == 25
+    assert len(said) == (38 if made.direct else 39)
 
 
 def test_mysql_gets_columns_that_hold_what_is_put_into_them():
@@ -356,8 +425,12 @@ def test_mysql_gets_columns_that_hold_what_is_put_into_them():
         assert "data LONGBLOB NOT NULL" in ddl
         assert "seal VARBINARY(255) NOT NULL" in ddl
         assert "expires DOUBLE NOT NULL" in ddl
-        [index] = made.indexes
-        assert "ON nocookie_sessions (sweep)" in str(CreateIndex(index).compile(dialect=dialect))
+        assert "owner VARBINARY(64)," in ddl
+        indexes = [str(CreateIndex(index).compile(dialect=dialect)) for index in made.indexes]
+        assert sorted(sql.partition(" ON ")[2] for sql in indexes) == [
+            "nocookie_sessions (owner)",
+            "nocookie_sessions (sweep)",
+        ]
 
 
 def test_purging_uses_the_index(store, sql):
@@ -557,6 +630,99 @@ def test_a_full_disk_keeps_the_old_record_and_the_store_goes_on(store):
     store.destroy(key(1))
 
 
+# -- owners and trails ---------------------------------------------------------------------------
+
+
+def test_the_records_of_an_owner_are_found_by_the_index(store, sql):
+    store.create(key(1), record(), 600, b"ann")
+    store.create(key(2), record(), 600)
+    for statement in (store._sql.owned, store._sql.end_owned, store._sql.end_others):
+        compiled = str(statement.compile(store._engine))
+        values = [b"ann", 1.0, b""][: compiled.count("?")]
+        assert f"ix_{TABLE}_owner" in str(sql(f"EXPLAIN QUERY PLAN {compiled}", values))
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_rotation_that_cannot_leave_its_trail_changes_nothing(store, sql, reads):
+    if reads:
+        reading_first(store)
+    store.create(key(1), record(a=b"1"), 600)
+    sql(f"CREATE TRIGGER no_trail BEFORE INSERT ON {TABLE} WHEN new.format = 2"
+        " BEGIN SELECT no_such_function(); END")  # fmt: skip
+    with pytest.raises(StoreError, match="failed") as caught:
+        all_calls(store)["rotate with a trail"]()
+    assert_discreet(caught.value)
+    assert fields(store) == {"a": b"1"}
+    assert store.load(key(201)) is Missing.UNKNOWN
+    sql("DROP TRIGGER no_trail")  # somebody else can write
+    all_calls(store)["rotate with a trail"]()
+    assert store.load(key(1)) == Moved(b"ticket")
+    assert fields(store, 201) == {"a": b"1"}
+
+
+def test_after_a_trail_a_save_is_done_at_once_again(open_store, sql, engines, url):
+    """The connection is as it was, and an application's are as they were."""
+    engine = engines(url)
+    with engine.connect() as connection:
+        level = connection.get_isolation_level()
+    store = open_store(engine=engine)
+    store.create(key(1), record(a=b"1"), 600)
+    all_calls(store)["rotate with a trail"]()
+    store.save(key(201), Delta({"a": b"2"}), 600)
+    assert sql(f"SELECT count(*) FROM {TABLE} WHERE version > 0") == [(1,)]
+    assert fields(open_store(), 201) == {"a": b"2"}
+    with engine.connect() as connection:
+        assert connection.get_isolation_level() == level
+        connection.exec_driver_sql(f"DELETE FROM {TABLE}")
+        connection.rollback()
+    assert fields(store, 201) == {"a": b"2"}
+
+
+def test_a_trail_that_is_over_is_unknown(open_store):
+    """Its record may live: nobody is told that it expired."""
+    now = 1_000_000_000.0
+    store = open_store(clock=lambda: now)
+    store.create(key(1), record(), 600)
+    all_calls(store)["rotate with a trail"]()
+    now += 61
+    assert store.load(key(1)) is Missing.UNKNOWN
+    assert store.purge(10) == 1
+
+
+ROTATOR = """
+import sys
+from nocookie.stores.sqlalchemy import SqlAlchemyStore
+from nocookie.stores.base import Delta, Trail
+store = SqlAlchemyStore(url=sys.argv[1], deadline=30)
+print("ready", flush=True)
+number = int(sys.argv[2])
+while True:
+    trail = Trail(b"%d" % (number + 1), 600)
+    store.rotate(f"{number:064x}", f"{number + 1:064x}", Delta(), b"", 600, trail=trail)
+    number += 1
+"""
+
+
+def test_who_rotates_and_is_killed_leaves_one_record_and_whole_trails(store, url, python):
+    store.create(key(0), record(a=b"1"), 600)
+    chance = random.Random(7)
+    number = 0
+    for _ in range(max(4, KILLS // 4)):
+        process = python(ROTATOR, url, number)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(chance.uniform(0.01, 0.1))
+        process.kill()
+        process.communicate()
+        while isinstance(found := store.load(key(number)), Moved):
+            number = int(found.ticket)
+        assert isinstance(found, Record), number
+        assert list(store.keys()) == [key(number)]
+    assert number > 10
+
+
+# -- corrupted records ---------------------------------------------------------------------------
+
+
 def corrupted(store, sql, change, values=()):
     """Change a row by hand; nothing of the store may make it better or worse."""
     store.create(key(1), record(a=b"12345", b=b"67890"), 600)
@@ -580,7 +746,7 @@ def corrupted(store, sql, change, values=()):
         "accessed = 'text'",
         "expires = 'never'",
         "expires = 9e999",
-        "format = 2",
+        "format = 3",
     ],
 )
 def test_a_corrupted_record_is_kept_and_says_so(store, sql, change):
@@ -610,7 +776,7 @@ def test_every_way_to_cut_a_journal_short_is_noticed(store, sql):
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_record_of_a_newer_version_is_not_written_to(store, sql, reads):
     """F17: the newer worker beside this one goes on with it."""
-    before = corrupted(store, sql, "format = 2")
+    before = corrupted(store, sql, "format = 3")
     if reads:
         reading_first(store)
     for delta in (Delta({"a": b"2"}), Delta({"a": b"2"}, cleared=True)):

@@ -17,6 +17,8 @@ The rules:
    journal has outgrown the record, and wherever a database cannot append bytes, the record is
    read, merged here, and written back on the condition that its version is still the one read.
 3. Statements run in AUTOCOMMIT: one trip each, no transaction that a lost process leaves open.
+   A rotation that leaves a trail moves one row and inserts another. On PostgreSQL that is one
+   statement too; elsewhere it is the one transaction.
 4. One call is over by the deadline, also if the server is frozen: see `Watchdog`.
 5. A forked child opens connections of its own and never touches its parent's.
 6. Driver exceptions become `StoreError` here. Their texts quote rows, so none goes along.

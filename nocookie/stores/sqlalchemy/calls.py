@@ -92,14 +92,16 @@ class Call:
         *,
         again: bool = False,
         create: bool = False,
+        then: Any = None,
     ) -> tuple[list[Any], int]:
-        """Run one statement; return its rows, and how many it changed.
+        """Run one statement; return its rows, and how many it changed. If it changed any, run
+        *then* with it, or neither.
 
         Where there is no table yet, and *create* does not ask for one, it holds no rows. With
         *again*, the statement may run twice: once more if the connection broke.
         """
         while True:
-            outcome = self._try(statement, values)
+            outcome = self._try(statement, values, then)
             if isinstance(outcome, tuple):
                 return outcome
             if isinstance(outcome, NoTable) and self._create_table:
@@ -121,13 +123,17 @@ class Call:
     def _is_over(self) -> bool:
         return self.late or time.monotonic() >= self.until
 
-    def _try(self, statement: Any, values: Mapping[str, Any]) -> tuple[list[Any], int] | Exception:
+    def _try(
+        self, statement: Any, values: Mapping[str, Any], then: Any
+    ) -> tuple[list[Any], int] | Exception:
         """Return the outcome, or what went wrong: raised where no driver's exception is being
         handled, ours keeps none of its data."""
         from sqlalchemy.exc import DBAPIError, IntegrityError
         from sqlalchemy.exc import TimeoutError as PoolTimeout
 
         try:
+            if then is not None:
+                return [], self._run_both(statement, then, values)
             result = self._connected().execute(statement, values)
             rows = list(result.fetchall()) if result.returns_rows else []
             return rows, result.rowcount
@@ -140,11 +146,23 @@ class Call:
         except DBAPIError as error:
             connected = self._connection is not None
             failure = failure_of(error, self._is_over(), connected)
-            if isinstance(failure, Broken):
+            if isinstance(failure, Broken) or then is not None:
                 self._release()
             return failure
         except Exception as error:  # what drivers say to a URL that they cannot read, for one
             return StoreError(f"the database store failed: {type(error).__name__}")
+
+    def _run_both(self, statement: Any, then: Any, values: Mapping[str, Any]) -> int:
+        """In one transaction, the only one that there is."""
+        connection = self._connected()
+        connection.rollback()  # what SQLAlchemy has begun, and the database knows nothing of
+        connection.execution_options(isolation_level=connection.default_isolation_level)
+        with connection.begin():
+            changed: int = connection.execute(statement, values).rowcount
+            if changed:
+                connection.execute(then, values)
+        self._release()  # to the pool, which sets it back to AUTOCOMMIT
+        return changed
 
     def _make_table(self) -> None:
         """Make the table and its index. Other processes may be at the same: theirs will do."""

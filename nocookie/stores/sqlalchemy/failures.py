@@ -12,10 +12,14 @@ __all__ = ["Broken", "Busy", "NoTable", "failure_of"]
 RETRY: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock: undone by itself
 TOO_LONG: Final = frozenset({"57014", "55P03"})  # statement_timeout, lock_timeout
 NO_TABLE: Final = "42P01"
+NO_COLUMN: Final = "42703"
 #: The same as error numbers of MySQL and MariaDB.
 MYSQL_RETRY: Final = frozenset({1205, 1213})
 MYSQL_TOO_LONG: Final = frozenset({1969, 3024})
 MYSQL_NO_TABLE: Final = 1146
+MYSQL_NO_COLUMN: Final = 1054
+#: What SQLite says about it, in the middle of a sentence.
+SQLITE_NO_COLUMN: Final = ("no such column", "has no column named")
 
 
 class NoTable(StoreError):
@@ -48,6 +52,15 @@ def failure_of(error: Any, late: bool, connected: bool = True) -> StoreError:
         return NoTable(
             "the database store: there is no such table: set create_table = true, or run the "
             "migration"
+        )
+    if (
+        state == NO_COLUMN
+        or number == MYSQL_NO_COLUMN
+        or any(says in str(number) for says in SQLITE_NO_COLUMN)
+    ):
+        return StoreError(
+            "the database store: the table is of an earlier version and lacks a column: run the "
+            "migration in docs/stores/sqlalchemy.md"
         )
     what = " ".join(filter(None, (type(driver).__name__, name or state)))
     if not connected:

@@ -7,15 +7,17 @@ import struct
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from nocookie.stores.base import Missing, Record, new_record, pack, unpack
+from nocookie.stores.base import Missing, Moved, Record, new_record, pack, unpack
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
 
-__all__ = ["FAR", "FORMAT", "entry", "record_of", "renewal", "sweep_minute", "table"]
+__all__ = ["FAR", "FORMAT", "TRAIL", "entry", "record_of", "renewal", "sweep_minute", "table"]
 
 #: The version of a row's layout. A newer one is refused, and kept.
 FORMAT: Final = 1
+#: The `format` of what is no record any more, but the trail of one: `data` is the ticket.
+TRAIL: Final = 2
 
 #: In seconds. The index is by the minute after `expires`: so most saves leave it as it is, and
 #: PostgreSQL can write the new row beside the old one.
@@ -34,6 +36,8 @@ def table(
 
     both = ("mysql", "mariadb")
     sweep = Column("sweep", BigInteger, nullable=False)
+    owner = Column("owner", LargeBinary(64).with_variant(mysql.VARBINARY(64), *both))
+    owned = owner.is_not(None)
     return Table(
         table_name,
         metadata,
@@ -49,7 +53,10 @@ def table(
         Column("version", BigInteger, nullable=False),
         Column("seal", LargeBinary(255).with_variant(mysql.VARBINARY(255), *both), nullable=False),
         Column("format", SmallInteger, nullable=False),
+        owner,
         Index(f"ix_{table_name}_sweep", sweep),
+        # Most sessions are nobody's, or of nobody who asks: they cost it nothing.
+        Index(f"ix_{table_name}_owner", owner, postgresql_where=owned, sqlite_where=owned),
         schema=schema,
     )
 
@@ -84,13 +91,13 @@ def _play(data: bytes) -> dict[str, bytes]:
             return fields
 
 
-def record_of(row: Any, now: float) -> Record | Missing:
+def record_of(row: Any, now: float) -> Record | Missing | Moved:
     data, size, created, accessed, expires, version, seal, format = row
     try:
         if expires <= now:
-            return Missing.EXPIRED
+            return Missing.UNKNOWN if format == TRAIL else Missing.EXPIRED
         if format != FORMAT or len(data) != size:
-            return Missing.CORRUPTED
+            return Moved(bytes(data)) if format == TRAIL else Missing.CORRUPTED
         if not all(map(math.isfinite, (created, accessed, expires))):
             return Missing.CORRUPTED
         fields = _play(data)

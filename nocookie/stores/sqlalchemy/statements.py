@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
-from nocookie.stores.sqlalchemy.rows import FORMAT
+from nocookie.stores.sqlalchemy.rows import FORMAT, TRAIL
 
 if TYPE_CHECKING:
     from sqlalchemy import Delete, Insert, Select, Table, Update
 
-__all__ = ["LOOK", "SLACK", "Statements"]
+__all__ = ["LEAVES_TRAIL", "LOOK", "MOVES", "SLACK", "STAYS", "Statements"]
 
 #: A journal may be so many bytes longer than twice the record it began with. About 25 small saves:
 #: so few pay for writing the record anew, and playing the rest costs a reader less than a trip.
@@ -23,6 +24,9 @@ LOOK: Final = 100
 #: How many keys a page of `keys` has.
 PAGE: Final = 1000
 
+#: What becomes of the key in a change.
+STAYS, MOVES, LEAVES_TRAIL = range(3)
+
 
 class Statements:
     """Every statement of the store, made once."""
@@ -33,19 +37,26 @@ class Statements:
     load: Select[Any]
     insert: Insert
     replace: Update
-    #: By: appends, moves, compares the version, compares the seal.
-    change: dict[tuple[bool, bool, bool, bool], Update]
+    #: By: appends, what becomes of the key, compares the version, compares the seal.
+    change: dict[tuple[bool, int, bool, bool], Update | Insert]
+    #: Where a change that leaves a trail takes two statements: the second.
+    leave_trail: Insert | None
     #: By: compares the seal.
     touch: dict[bool, Update]
     destroy: Delete
+    find_trail: Select[Any]
+    remove_trail: Delete
     purge: Delete
     expired: Select[Any]
     count: Select[Any]
     purge_keys: Delete
     keys: Select[Any]
+    owned: Select[Any]
+    end_owned: Delete
+    end_others: Delete
 
     def __init__(self, table: Table, dialect: str) -> None:
-        from sqlalchemy import bindparam, delete, func, insert, select, update
+        from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
         self.direct = dialect in ("postgresql", "sqlite")
         self._dialect = dialect
@@ -67,6 +78,7 @@ class Statements:
             "version": given("first"),
             "seal": given("new_seal"),
             "format": FORMAT,
+            "owner": given("whose"),
         }
         self.insert = insert(table).values(row)
         rest = {name: value for name, value in row.items() if name != "key"}
@@ -76,15 +88,34 @@ class Statements:
         if self.direct:
             self.insert = self._insert_or_replace(row)
         both = (False, True)
-        self.change = {
-            (append, moves, expect, seal): self._change(append, moves, expect, seal)
-            for append in both
-            for moves in both
-            for expect in both
-            for seal in both
+        self.change = {by: self._change(*by) for by in product(both, (STAYS, MOVES), both, both)}
+        trail = {
+            "key": given("old", type_=c.key.type),
+            "data": given("ticket", type_=c.data.type),
+            "size": given("ticket_size", type_=c.size.type),
+            "whole": given("ticket_size", type_=c.whole.type),
+            "created": given("now", type_=c.created.type),
+            "accessed": given("now", type_=c.accessed.type),
+            "expires": given("over", type_=c.expires.type),
+            "sweep": given("over_minute", type_=c.sweep.type),
+            "version": literal(0, c.version.type),
+            "seal": literal(b"", c.seal.type),
+            "format": literal(TRAIL, c.format.type),
         }
+        self.leave_trail = None if dialect == "postgresql" else insert(table).values(trail)
+        for append, _, expect, seal in product(both, (LEAVES_TRAIL,), both, both):
+            move: Any = self.change[append, MOVES, expect, seal]
+            if self.leave_trail is None:
+                moved = move.returning(c.version).cte("moved")
+                there = select(*trail.values()).select_from(moved)
+                move = insert(table).from_select(list(trail), there)
+                move = move.execution_options(preserve_rowcount=True)
+            self.change[append, LEAVES_TRAIL, expect, seal] = move
         self.touch = {seal: self._touch(seal) for seal in both}
-        self.destroy = delete(table).where(c.key == given("old"))
+        self.destroy = delete(table).where(c.key == given("old"), c.format != TRAIL)
+        there_is_trail = c.key == given("old"), c.format == TRAIL
+        self.find_trail = select(c.data).where(*there_is_trail, c.expires > given("now"))
+        self.remove_trail = delete(table).where(*there_is_trail)
         # The earliest come first: of minutes that are over, where all has expired.
         first = select(c.key).where(c.sweep <= given("minute")).order_by(c.sweep)
         looked_at = first.limit(given("look")).subquery()
@@ -107,10 +138,15 @@ class Statements:
         )
         self.keys = (
             select(c.key)
-            .where(c.expires > given("now"), c.key > given("last"))
+            .where(c.expires > given("now"), c.key > given("last"), c.format == FORMAT)
             .order_by(c.key)
             .limit(PAGE)
         )
+        # The trail of a record has no owner.
+        theirs = c.owner == given("whose"), c.expires > given("now")
+        self.owned = select(c.key).where(*theirs)
+        self.end_owned = delete(table).where(*theirs)
+        self.end_others = self.end_owned.where(c.key != given("kept"))
 
     def _insert_or_replace(self, row: Mapping[str, Any]) -> Insert:
         from sqlalchemy.dialects import postgresql, sqlite
@@ -124,8 +160,8 @@ class Statements:
         )
         return inserted.execution_options(preserve_rowcount=True)
 
-    def _change(self, append: bool, moves: bool, expect: bool, seal: bool) -> Update:
-        from sqlalchemy import bindparam, update
+    def _change(self, append: bool, key: int, expect: bool, seal: bool) -> Update:
+        from sqlalchemy import bindparam, func, update
 
         c, given = self.table.c, bindparam
         values: dict[str, Any] = {
@@ -143,8 +179,15 @@ class Statements:
                 conditions += [_text("(SELECT encoding FROM pragma_encoding) = 'UTF-8'")]
         else:
             values |= {"data": given("delta"), "size": given("n"), "whole": given("n")}
-        if moves:
-            values |= {"key": given("new"), "seal": given("new_seal")}
+        if key == MOVES:
+            began = given("began", type_=c.created.type)
+            whose = given("whose", type_=c.owner.type)
+            values |= {
+                "key": given("new"),
+                "seal": given("new_seal"),
+                "created": func.coalesce(began, c.created),
+                "owner": func.coalesce(whose, c.owner),
+            }
         if expect:
             conditions += [c.version == given("expect")]
         if seal:
@@ -168,7 +211,7 @@ class Statements:
             "expires": case((ahead, c.expires), else_=given("ends")),
             "sweep": case((ahead, c.sweep), else_=given("minute")),
         }
-        conditions = [c.key == given("old"), c.expires > given("now")]
+        conditions = [c.key == given("old"), c.expires > given("now"), c.format == FORMAT]
         if seal:
             conditions += [c.seal == given("sealed")]
         return update(self.table).values(values).where(*conditions)

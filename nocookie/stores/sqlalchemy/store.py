@@ -9,12 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nocookie.errors import ConfigError, SessionGone, StoreError
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged, merge
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Missing,
+    Moved,
+    Record,
+    Trail,
+    VersionChanged,
+    merge,
+)
 from nocookie.stores.forks import ForkAware
 from nocookie.stores.sqlalchemy.calls import Call, Gate
 from nocookie.stores.sqlalchemy.engines import check_engine, make_engine
-from nocookie.stores.sqlalchemy.rows import entry, record_of, renewal, sweep_minute, table
-from nocookie.stores.sqlalchemy.statements import LOOK, Statements
+from nocookie.stores.sqlalchemy.rows import FAR, entry, record_of, renewal, sweep_minute, table
+from nocookie.stores.sqlalchemy.statements import LEAVES_TRAIL, LOOK, MOVES, STAYS, Statements
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -26,6 +35,7 @@ __all__ = ["SqlAlchemyStore"]
 SWEEP_EVERY: Final = 30.0
 SWEEP_AT_MOST: Final = 100
 
+_NOTHING: Final[Mapping[str, Any]] = {}
 _inherited: list[Any] = []
 
 
@@ -77,11 +87,11 @@ class SqlAlchemyStore(ForkAware):
 
     # -- the contract ---------------------------------------------------------------------------
 
-    def load(self, key: str) -> Record | Missing:
+    def load(self, key: str) -> Record | Missing | Moved:
         with self._call() as call:
             return self._look(call, bytes.fromhex(key), self._clock(), again=True)
 
-    def create(self, key: str, record: Record, ttl: float) -> None:
+    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
         now = self._clock()
         data = entry(record.fields)
         values = {
@@ -91,6 +101,7 @@ class SqlAlchemyStore(ForkAware):
             "began": record.created,
             "first": secrets.randbits(48),
             "new_seal": record.seal,
+            "whose": owner,
             **renewal(now, ttl),
         }
         with self._call() as call:
@@ -124,14 +135,42 @@ class SqlAlchemyStore(ForkAware):
             if not call.execute(self._sql.touch[seal is not None], values)[1]:
                 raise SessionGone("the session has ended")
 
-    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
-        moved = {"new": bytes.fromhex(new), "new_seal": seal}
+    def rotate(
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        owner: bytes | None = None,
+        trail: Trail | None = None,
+    ) -> None:
+        now = self._clock()
+        moved: dict[str, Any] = {
+            "new": bytes.fromhex(new),
+            "new_seal": seal,
+            "whose": owner,
+            "began": None if owner is None else now,
+        }
+        if trail is not None:
+            ticket, over = trail.ticket, min(now + trail.ttl, FAR)
+            moved |= {"ticket": ticket, "ticket_size": len(ticket)}
+            moved |= {"over": over, "over_minute": sweep_minute(over)}
         with self._call() as call:
-            self._change(call, old, delta, ttl, None, None, moved)
+            becomes = MOVES if trail is None else LEAVES_TRAIL
+            self._change(call, old, delta, ttl, becomes=becomes, moved=moved)
 
-    def destroy(self, key: str) -> None:
+    def destroy(self, key: str) -> Moved | None:
+        values = {"old": bytes.fromhex(key), "now": self._clock()}
         with self._call() as call:
-            call.execute(self._sql.destroy, {"old": bytes.fromhex(key)}, again=True)
+            if call.execute(self._sql.destroy, values, again=True)[1]:
+                return None
+            # Not in the same statement: a rotation that it waited for has left its trail since.
+            rows, _ = call.execute(self._sql.find_trail, values, again=True)
+            if not rows:
+                return None
+            call.execute(self._sql.remove_trail, values, again=True)
+            return Moved(bytes(rows[0][0]))
 
     def close(self) -> None:
         """Close the connections. Those of an application's own engine are its own to close."""
@@ -171,6 +210,28 @@ class SqlAlchemyStore(ForkAware):
             for (last,) in rows:
                 yield last.hex()
 
+    def owned(self, owner: bytes) -> list[str]:
+        values = {"whose": owner, "now": self._clock()}
+        with self._call() as call:
+            rows, _ = call.execute(self._sql.owned, values, again=True)
+        return [key.hex() for (key,) in rows]
+
+    def end_owned(self, owner: bytes, but: str | None = None) -> int:
+        kept = None if but is None else bytes.fromhex(but)
+        values = {"whose": owner, "now": self._clock(), "kept": kept}
+        statement = self._sql.end_owned if kept is None else self._sql.end_others
+        ended = 0
+        with self._call() as call:
+            while True:
+                ended += call.execute(statement, values)[1]
+                if self._sql.direct:
+                    return ended
+                # Elsewhere a row that moves may slip through: to where the statement has been.
+                rows, _ = call.execute(self._sql.owned, values, again=True)
+                if all(key == kept for (key,) in rows):
+                    return ended
+                call.pause()
+
     # -- changes --------------------------------------------------------------------------------
 
     def _change(
@@ -179,40 +240,46 @@ class SqlAlchemyStore(ForkAware):
         key: str,
         delta: Delta,
         ttl: float,
-        expect: int | None,
-        seal: bytes | None,
-        moved: Mapping[str, Any] | None = None,
+        expect: int | None = None,
+        seal: bytes | None = None,
+        becomes: int = STAYS,
+        moved: Mapping[str, Any] = _NOTHING,
     ) -> None:
-        """Apply *delta*, and renew the record; with *moved*, under another key and seal."""
+        """Apply *delta*, and renew the record; *becomes* says what its key does, *moved* where it
+        goes."""
         now = self._clock()
-        values = {"old": bytes.fromhex(key), "sealed": seal, **renewal(now, ttl), **(moved or {})}
-        moves, sealed = moved is not None, seal is not None
+        values = {"old": bytes.fromhex(key), "sealed": seal, **renewal(now, ttl), **moved}
+        sealed = seal is not None
+        then = self._sql.leave_trail if becomes == LEAVES_TRAIL else None
         append = self._sql.direct and not delta.cleared
         # A clear needs no look at what is there: it is a new journal. Nor does what is appended.
         data = entry(delta.set, delta.deleted if append else ())
         blind = append or delta.cleared
         while True:
             if blind:
-                statement = self._sql.change[append, moves, expect is not None, sealed]
+                statement = self._sql.change[append, becomes, expect is not None, sealed]
                 new = {"delta": data, "n": len(data), "expect": expect}
-                if call.execute(statement, {**values, **new})[1]:
+                if call.execute(statement, {**values, **new}, then=then)[1]:
                     return
             # It is gone, or has another version, or its journal is full: look.
             record = self._look(call, values["old"], now)
             if record is Missing.CORRUPTED:
                 raise StoreError("the database store: the record is corrupted, left as it is")
-            if isinstance(record, Missing) or seal not in (None, record.seal):
+            if not isinstance(record, Record) or seal not in (None, record.seal):
                 raise SessionGone("the session has ended")
             if expect not in (None, record.version):
                 raise VersionChanged
             if not delta.cleared:
                 whole = entry(merge(record.fields, delta))
                 new = {"delta": whole, "n": len(whole), "expect": record.version}
-                if call.execute(self._sql.change[False, moves, True, sealed], {**values, **new})[1]:
+                statement = self._sql.change[False, becomes, True, sealed]
+                if call.execute(statement, {**values, **new}, then=then)[1]:
                     return
             call.pause()
 
-    def _look(self, call: Call, key: bytes, now: float, again: bool = False) -> Record | Missing:
+    def _look(
+        self, call: Call, key: bytes, now: float, again: bool = False
+    ) -> Record | Missing | Moved:
         rows, _ = call.execute(self._sql.load, {"old": key}, again=again)
         return record_of(rows[0], now) if rows else Missing.UNKNOWN
 
