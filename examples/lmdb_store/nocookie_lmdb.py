@@ -27,7 +27,9 @@ from nocookie.stores.base import (
     Delta,
     KeyTaken,
     Missing,
+    Moved,
     Record,
+    Trail,
     VersionChanged,
     merge,
     pack,
@@ -37,6 +39,8 @@ from nocookie.stores.base import (
 #: What a record begins with: the format, three times, the version, the seal's length.
 HEAD = struct.Struct(">BdddQH")
 FORMAT = 1
+#: The version of what is no record any more, but the trail of one; its seal is the ticket.
+TRAIL = 0
 #: The end of a record, before its key: in the order of these, `purge` finds what is over.
 END = struct.Struct(">d")
 
@@ -76,14 +80,12 @@ class LmdbStore:
 
     # -- the contract ---------------------------------------------------------------------------
 
-    def load(self, key: str) -> Record | Missing:
+    def load(self, key: str) -> Record | Missing | Moved:
         with self._transaction(write=False) as sessions:
             found = sessions.get(key)
-        if isinstance(found, Record) and found.expires <= self._clock():
-            return Missing.EXPIRED
-        return found
+        return _told(found, self._clock())
 
-    def create(self, key: str, record: Record, ttl: float) -> None:
+    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
         now = self._clock()
         with self._transaction() as sessions:
             sessions.purge(now, SWEEP_PER_CREATE)
@@ -113,18 +115,35 @@ class LmdbStore:
             record = sessions.alive(key, now, seal)
             sessions.put(key, record._replace(accessed=now, expires=now + ttl))
 
-    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+    def rotate(
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        owner: bytes | None = None,
+        trail: Trail | None = None,
+    ) -> None:
         now = self._clock()
         with self._transaction() as sessions:
             record = sessions.alive(old, now)
             if sessions.get(new) is not Missing.UNKNOWN:
                 raise KeyTaken
             sessions.delete(old)
-            sessions.put(new, _changed(record, delta, now, ttl)._replace(seal=seal))
+            began = record.created if owner is None else now
+            moved = _changed(record, delta, now, ttl)
+            sessions.put(new, moved._replace(seal=seal, created=began))
+            if trail is not None:
+                ends = now + trail.ttl
+                sessions.put(old, Record({}, began, now, ends, TRAIL, trail.ticket))
 
-    def destroy(self, key: str) -> None:
+    def destroy(self, key: str) -> Moved | None:
         with self._transaction() as sessions:
+            found = sessions.get(key)
             sessions.delete(key)
+        told = _told(found, self._clock())
+        return told if isinstance(told, Moved) else None
 
     def close(self) -> None:
         """Close the file, as soon as nobody uses it; if that takes too long, leave it open."""
@@ -262,9 +281,10 @@ class _Sessions:
         found = self.get(key)
         if found is Missing.CORRUPTED:
             raise StoreError("the LMDB store: the record cannot be read, left as it is")
-        if isinstance(found, Missing) or found.expires <= now or seal not in (None, found.seal):
+        told = _told(found, now)
+        if not isinstance(told, Record) or seal not in (None, told.seal):
             raise SessionGone("the session has ended")
-        return found
+        return told
 
     def put(self, key: str, record: Record) -> None:
         name = bytes.fromhex(key)
@@ -293,6 +313,15 @@ class _Sessions:
                 self._transaction.delete(name, db=self._records)
                 removed += 1
         return removed
+
+
+def _told(found: Record | Missing, now: float) -> Record | Missing | Moved:
+    """What is said of what is there."""
+    if isinstance(found, Missing):
+        return found
+    if found.expires <= now:
+        return Missing.EXPIRED if found.version != TRAIL else Missing.UNKNOWN
+    return found if found.version != TRAIL else Moved(found.seal)
 
 
 def _changed(record: Record, delta: Delta, now: float, ttl: float) -> Record:
