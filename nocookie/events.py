@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -75,14 +74,17 @@ class Events:
 
     def __init__(self, callbacks: Sequence[Callable[[Event], object]] = ()) -> None:
         self._callbacks = callbacks
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def emit(self, name: str, detail: str = "", fingerprint: str | None = None) -> None:
         """Report an event. *detail* must not hold an id, nor anything that a client sent."""
+        kind = f"{name}: {detail}" if name == "refused" else name
+        counts = self._counts
         with self._lock:
-            self._counts[f"{name}: {detail}" if name == "refused" else name] += 1
-        emit(name, detail, fingerprint)
+            counts[kind] = counts.get(kind, 0) + 1
+        if logger.isEnabledFor(logging.WARNING if name in _WARNINGS else logging.INFO):
+            emit(name, detail, fingerprint)
         for callback in self._callbacks:
             request: Any = current()
             environ = None if request is None else request._environ

@@ -306,7 +306,7 @@ class SessionManager:
             raise NocookieError("a header of the response has a control character in it")
 
     def _warn_of_http(self, environ: WSGIEnvironment) -> None:
-        if not is_secure(environ, self._proxies) and not is_loopback(environ):
+        if not is_loopback(environ) and not is_secure(environ, self._proxies):
             self._warned_of_http = True
             self.emit(
                 "misfit",

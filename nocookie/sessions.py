@@ -563,13 +563,13 @@ class Session(MutableMapping[str, Any]):
         try:
             for id, key, carrier in self._presented:
                 found = load(key)
-                given = id
-                if type(found) is Moved:
+                presented = id
+                if type(found) is not Record and type(found) is Moved:
                     id, key, found = self._follow(id, key, found)
                 if type(found) is Record:
                     outcome = self._accept(id, key, found)
                     if outcome is None:
-                        self._given, self._brought_by = given, carrier
+                        self._given, self._brought_by = presented, carrier
                         if self._failed is not None:
                             self._failed = None
                         if self._is_new is None:
@@ -659,6 +659,7 @@ class Session(MutableMapping[str, Any]):
         backend = self._backend
         fields, created, accessed, _, _, seal = record
         now = backend.clock()
+        idle = now - accessed
         if backend.sealer is not None:
             try:
                 self._nonce = backend.sealer.open_record(key, seal)
@@ -674,15 +675,15 @@ class Session(MutableMapping[str, Any]):
         if self._life is None:
             if now >= created + backend.lifetime or now >= accessed + backend.timeout:
                 return "expired"
-            if now - accessed > backend.touch_after:
+            if idle > backend.touch_after:
                 self._touch_due = True
         else:
             timeout, lifetime, since = self._times()
             if now >= (since or created) + lifetime or now >= accessed + timeout:
                 return "expired"
-            if now - accessed > min(TOUCH_EVERY, timeout / TOUCH_SHARE):
+            if idle > min(TOUCH_EVERY, timeout / TOUCH_SHARE):
                 self._touch_due = True
-        if accessed - now > CLOCK_SKEW:
+        if idle < -CLOCK_SKEW:
             self._set_right(key, created, now)
         if backend.ids.adopts:
             self._seal = seal
@@ -733,15 +734,18 @@ class Session(MutableMapping[str, Any]):
 
     def _detach(self, reason: str) -> None:
         """Be an empty session without a record, for *reason*."""
+        self._reason = reason
+        self._stored = fields = {}
+        if self._values is None and not self._presented:  # all is so by default
+            self._fields, self._values, self._changed = fields, {}, {}
+            return
         self._id = self._key = self._seal = self._old = None
         self._facts = self._life = self._owner = None
         self._facts_changed = self._turning = False
         self._created = self._last_accessed = None
         self._nonce = b""
         self._marked = self._touch_due = False
-        self._reason = reason
-        self._stored: Mapping[str, bytes] = {}
-        self._begin(self._stored)
+        self._begin(fields)
         if self._backend.ids.adopts:  # the gateway will send this id again
             self._id = self._given
 

@@ -81,7 +81,8 @@ class MemoryStore(ForkAware):
                 self._remove(next(iter(records)))
             fields, created, *_, seal = record
             records[key] = new_record((dict(fields), created, now, now + ttl, 1, seal))
-            self._give(key, owner)
+            if owner is not None:
+                self._give(key, owner)
 
     def save(
         self,
@@ -128,7 +129,8 @@ class MemoryStore(ForkAware):
             self._records[new] = new_record(
                 (merge(fields, delta), began, now, now + ttl, version + 1, seal)
             )
-            self._give(new, owner or before)
+            if owner or before:
+                self._give(new, owner or before)
             if trail is None:
                 self._remove(old)
             else:
@@ -172,10 +174,9 @@ class MemoryStore(ForkAware):
             records = map(self._remove, ended)
             return sum(record is not None and record.expires > now for record in records)
 
-    def _give(self, key: str, owner: bytes | None) -> None:
-        if owner is not None:
-            self._owners[key] = owner
-            self._owned.setdefault(owner, set()).add(key)
+    def _give(self, key: str, owner: bytes) -> None:
+        self._owners[key] = owner
+        self._owned.setdefault(owner, set()).add(key)
 
     def _disown(self, key: str) -> None:
         owner = self._owners.pop(key, None)

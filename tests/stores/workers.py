@@ -136,13 +136,52 @@ def read_late(options, id, go):
     return answer.status, began, time.monotonic()
 
 
+def rotate_until_gone(options, id, go):
+    """Go on under one fresh id after the other. Returns all of them."""
+    mine = open_session(options, id)
+    assert mine["kept"] == 1
+    ids = [id]
+    go()
+    try:
+        while True:
+            mine.regenerate_id()
+            mine.save()
+            ids.append(mine.id)
+    except SessionGone:
+        return ids
+
+
+def write_until_gone(options, id, go):
+    """Save all the time, from a fresh load now and then. Returns how often it was acknowledged."""
+    mine = open_session(options, id)
+    assert mine["kept"] == 1
+    turns = 0
+    go()
+    try:
+        while True:
+            if turns % 5 == 4:
+                mine = open_session(options, id)
+                if mine.is_new:
+                    return turns
+            mine["turn"] = turns
+            mine.save()
+            turns += 1
+    except SessionGone:
+        return turns
+
+
 def race(options, ask):
     """Play one round after the other: load, say so, and act at the moment that is named."""
 
     def wait_for_go():
         time.sleep(max(0.0, float(ask("loaded")) - time.monotonic()))
 
-    roles = {"writer": write_late, "reader": read_late}
+    roles = {
+        "writer": write_late,
+        "reader": read_late,
+        "rotator": rotate_until_gone,
+        "keeper": write_until_gone,
+    }
     answer = "ready"
     while order := ask(answer):
         role, id = json.loads(order)
