@@ -143,7 +143,8 @@ class Store(Protocol):
         """Move the record to another key, with *delta* applied and the seal replaced.
 
         Raises `SessionGone` if the old one is gone, `KeyTaken` if the new key is in use. Where
-        this cannot be one step, a crash in between may lose the session but never leave two.
+        this cannot be one step, a crash in between may lose the session but never leave two, and
+        a `destroy` of the old one in between is as good as one before.
         """
         ...
 

@@ -57,7 +57,7 @@ __all__ = ["MemcachedStore"]
 #: come the seal and the fields. Another kind, say of a later version, is kept and not read.
 HEAD: Final = struct.Struct(">BdddQH")
 RECORD: Final = 1
-#: A rotation has begun here and the old key still counts.
+#: A rotation is under way here, from this key or to it, and this one does not count.
 RESERVED: Final = 2
 
 #: Seconds that memcached keeps an item after its end: as much as the clocks of two hosts may
@@ -67,9 +67,6 @@ GRACE: Final = 60
 MONTH: Final = 30 * 86400
 #: memcached takes a date after this one for one that is over: it counts in 32 bits.
 LAST_DATE: Final = 2**31 - 1
-#: An item with this for its end is gone at once. So `cas` deletes what was not changed.
-AT_ONCE: Final = -1
-
 #: memcached allows so many bytes for a key, and 1024 connections, which 32 processes then share.
 KEY_SIZE: Final = 250
 POOL_SIZE: Final = 32
@@ -98,9 +95,11 @@ class MemcachedStore:
 
     A load is one trip, and so is a `save` or `touch` after a `load` by the same thread that
     nobody came between; otherwise they are two, and two more for each time that somebody did. A
-    rotation is four. It is not one step: the new key is reserved, with all of its data; the old
-    one is ended, if it has not changed; the new one counts. A crash after the second leaves
-    none, and no crash leaves two.
+    rotation is five. It is not one step: the new key is reserved, with all of its data; the old
+    one is ended, if it has not changed, and its place kept; the new one counts; the old place is
+    cleared. If that is empty by then, somebody has destroyed the session meanwhile, and the new
+    one is taken away before anybody hears of its key. A crash after the second leaves none or
+    one that nobody knows, and no crash leaves two.
     """
 
     shared = True
@@ -182,32 +181,19 @@ class MemcachedStore:
         self._change(key, lambda record: record, ttl, seal)
 
     def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
-        now, until = self._clock(), time.monotonic() + self._deadline
-        old_name, new_name = self._prefix + old, self._prefix + new
-        # What lasts longer than this call. One that is left over, nobody asks for.
-        reserved_for = math.ceil(self._deadline) + GRACE
-        reserve: Callable[..., bool]
-        with self._connections(old, new, until) as (at_old, at_new):
-            reserve = at_new.add
-            for _ in _tries(until):
-                found, token = at_old.gets(old_name)
-                fields, created, _, _, version, _ = _alive(found, now)
-                moved = new_record(
-                    (merge(fields, delta), created, now, now + ttl, version + 1, seal)
-                )
-                # With its data: if that is too large, or the server down, the old one lives on.
-                if not reserve(new_name, _item(moved, RESERVED), reserved_for):
-                    raise KeyTaken
-                if at_old.cas(old_name, b"", token, AT_ONCE):
-                    break
-                reserve = at_new.replace
-            if not at_new.replace(new_name, _item(moved), _exptime(ttl)):
-                raise SessionGone("the session was evicted")
+        until = time.monotonic() + self._deadline
+        # A quarter of the time is kept for what may have to be done then.
+        soon = until - self._deadline / 4
+        self._move(old, new, delta, seal, ttl, soon)
+        try:
+            if not self._delete(old, soon):
+                raise SessionGone("the session was destroyed while it moved")
+        except (SessionGone, StoreError):
+            self._delete(new, until)
+            raise
 
     def destroy(self, key: str) -> None:
-        until = time.monotonic() + self._deadline
-        with self._server(key).connection(until) as memcached:
-            memcached.delete(self._prefix + key)
+        self._delete(key, time.monotonic() + self._deadline)
 
     def close(self) -> None:
         self._last = threading.local()
@@ -242,6 +228,38 @@ class MemcachedStore:
             for _ in _tries(until):
                 if put(*memcached.gets(name)):
                     return
+
+    def _move(
+        self, old: str, new: str, delta: Delta, seal: bytes, ttl: float, until: float
+    ) -> None:
+        """Make the new key count, and put what is no session under the old one."""
+        now = self._clock()
+        old_name, new_name = self._prefix + old, self._prefix + new
+        # What lasts longer than this call. One that is left over, nobody asks for.
+        reserved_for = math.ceil(self._deadline) + GRACE
+        reserve: Callable[..., bool]
+        with self._connections(old, new, until) as (at_old, at_new):
+            reserve = at_new.add
+            for _ in _tries(until):
+                found, token = at_old.gets(old_name)
+                fields, created, _, _, version, _ = _alive(found, now)
+                moved = new_record(
+                    (merge(fields, delta), created, now, now + ttl, version + 1, seal)
+                )
+                # With its data: if that is too large, or the server down, the old one lives on.
+                if not reserve(new_name, _item(moved, RESERVED), reserved_for):
+                    raise KeyTaken
+                buried = _item(moved._replace(fields={}), RESERVED)
+                if at_old.cas(old_name, buried, token, reserved_for):
+                    break
+                reserve = at_new.replace
+            if not at_new.replace(new_name, _item(moved), _exptime(ttl)):
+                raise SessionGone("the session was evicted")
+
+    def _delete(self, key: str, until: float) -> bool:
+        """Return whether there was anything."""
+        with self._server(key).connection(until) as memcached:
+            return memcached.delete(self._prefix + key)
 
     def _server(self, key: str) -> _Server:
         """The server that a key belongs to: the one with the highest rank for it, so that with
@@ -454,8 +472,8 @@ class _Connection:
     def cas(self, name: str, item: bytes, token: bytes, exptime: int) -> bool:
         return bool(self._ask(self._client.cas, name, item, token, exptime))
 
-    def delete(self, name: str) -> None:
-        self._ask(self._client.delete, name)
+    def delete(self, name: str) -> bool:
+        return bool(self._ask(self._client.delete, name))
 
     def close(self) -> None:
         self._client.close()

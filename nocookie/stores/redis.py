@@ -16,12 +16,16 @@ The rules of this file:
    corrupted record, or one of a later version: never written, never replaced, only destroyed.
 
 A rotation cannot be one step then. The old record is buried first: `m` becomes `t`, with the new
-key beside it, and from that moment it is gone for everybody. Then the new record is created, and
-the buried one removed. If the first step may have failed, or the second surely has (the new key is
-taken, or its server refuses or cannot be reached), the old one is dug out again, unless somebody
-has destroyed it meanwhile. If this process dies in between, or it is not known what became of the
-second step, the session may be lost; there are never two. What is buried and forgotten goes after
-TOMB_TIME.
+key beside it, and from that moment it is gone for everybody. Then the new record is created. Then
+the buried one is removed, and this decides: only if it was still there has the rotation happened.
+If it was not, somebody has destroyed the session meanwhile, and the new record is taken away
+before anybody hears of its key. So a logout ends the session whenever it comes.
+
+If the first step may have failed, or the second surely has (the new key is taken, or its server
+refuses or cannot be reached), the old one is dug out again, unless somebody has destroyed it
+meanwhile; so it is if the third step fails, once the new one has surely been taken away. If this
+process dies in between, or it is not known what became of the second step, the session may be
+lost; there are never two. What is buried and forgotten goes after TOMB_TIME.
 """
 
 from __future__ import annotations
@@ -244,6 +248,13 @@ expire(key, number(expires) - number(ARGV[1]))
 return 1
 """
 
+#: the new key
+REMOVE: Final = """
+local key = KEYS[1]
+if string.match(redis.call('HGET', key, 't') or '', '^%S+') ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', key)
+"""
+
 
 class _Script:
     """A script, and the name under which a server has it once it has run there."""
@@ -267,6 +278,7 @@ _TOUCH: Final = _Script(TOUCH)
 _LOAD: Final = _Script(LOAD)
 _BURY: Final = _Script(BURY)
 _DIG_OUT: Final = _Script(DIG_OUT)
+_REMOVE: Final = _Script(REMOVE)
 
 
 class RedisStore:
@@ -360,9 +372,12 @@ class RedisStore:
             self._dig_out(old, new, until)
             raise
         try:
-            self._unlink(old, until)
-        except StoreError:
-            pass  # it is dead already, and goes after TOMB_TIME
+            if self._run(_REMOVE, old, new.encode(), until=soon) != 1:
+                raise SessionGone("the session was destroyed while it moved")
+        except (SessionGone, StoreError):
+            self._unlink(new, until)
+            self._dig_out(old, new, until)
+            raise
 
     def destroy(self, key: str) -> None:
         # Not a script: what only frees memory is allowed also when there is none left.

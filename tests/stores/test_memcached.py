@@ -249,7 +249,7 @@ def test_each_call_costs_the_trips_that_are_stated(through, relay):
     store.create(key(3), record(), 60)
     store.load(key(3))
     assert trips(relay, lambda: store.touch(key(1), 60)) == 2, "after a load of another"
-    assert trips(relay, lambda: store.rotate(key(1), key(2), Delta(), b"", 60)) == 4
+    assert trips(relay, lambda: store.rotate(key(1), key(2), Delta(), b"", 60)) == 5
     assert trips(relay, lambda: store.destroy(key(2))) == 1
     assert trips(relay, lambda: store.load(key(2))) == 1
     assert relay.connections == 1
@@ -608,7 +608,7 @@ def test_a_count_whose_answer_was_lost_is_never_counted_twice(through, relay, me
     assert Session({}, id=mine.id, type=through)["n"] == 1
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("fault", ["drop_request", "drop_reply"])
 def test_a_rotation_that_breaks_off_anywhere_never_leaves_two(
     through, store, relay, memcached, nth, fault
@@ -619,7 +619,7 @@ def test_a_rotation_that_breaks_off_anywhere_never_leaves_two(
     assert relay.wait_for_drop()
     done = nth if fault == "drop_reply" else nth - 1
     assert is_alive(store, 1) == (done < 3)
-    assert is_alive(store, 2) == (done == 4)
+    assert is_alive(store, 2) == (fault == "drop_reply" and nth == 4), "nobody knows that one"
     if done == 2:  # reserved, and not a session
         with pytest.raises(SessionGone):
             store.save(key(2), Delta(), 60)
@@ -647,6 +647,22 @@ def test_a_rotation_whose_new_record_goes_away_meanwhile_does_not_make_it_again(
     assert store.load(key(2)) is Missing.UNKNOWN
 
 
+@pytest.mark.parametrize("step", ["gets", "add", "cas", "replace", "delete"])
+def test_a_logout_in_the_middle_of_a_rotation_ends_the_session(store, memcached, monkeypatch, step):
+    command = getattr(_Connection, step)
+
+    def log_out_first(*arguments):
+        memcached.ask(f"delete nocookie:{key(1)}")
+        return command(*arguments)
+
+    store.create(key(1), record(a=b"1"), 60)
+    monkeypatch.setattr(_Connection, step, log_out_first)
+    with pytest.raises(SessionGone):
+        store.rotate(key(1), key(2), Delta(), b"", 60)
+    assert not is_alive(store, 1)
+    assert not is_alive(store, 2)
+
+
 def test_a_slow_server_is_slow_and_costs_no_more_trips(open_one, relay):
     store = open_one(f"127.0.0.1:{relay.port}", deadline=2.0)
     relay.delay = relay.jitter = 0.2
@@ -667,7 +683,8 @@ def test_a_frozen_server_is_a_timeout_within_the_deadline(open_one, own_memcache
         server.freeze()
         begin = time.monotonic()
         assert "in time" in fails(lambda: CALLS[call](store), StoreTimeout)
-        assert DEADLINE * 0.9 <= time.monotonic() - begin < DEADLINE + LATE
+        # A rotation keeps a quarter of the time for taking back what it did.
+        assert DEADLINE * 0.7 <= time.monotonic() - begin < DEADLINE + LATE
         if not connected:
             server.thaw()
     # What was sent arrives now, and may take effect; nobody takes its answer for another's.
