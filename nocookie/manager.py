@@ -339,21 +339,22 @@ def _keep_in(reply: Reply, in_url: bool) -> None:
 
 
 def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
-    if settings["use_cookies"]:
-        return (
-            Cookie(
-                settings["key"],
-                path=settings["cookie_path"],
-                domain=settings["cookie_domain"],
-                secure=settings["secure"],
-                httponly=settings["httponly"],
-                samesite=settings["samesite"],
-                expires=settings["cookie_expires"],
-            ),
+    def cookie(name: str = settings["key"]) -> Cookie:
+        return Cookie(
+            name,
+            path=settings["cookie_path"],
+            domain=settings["cookie_domain"],
+            secure=settings["secure"],
+            httponly=settings["httponly"],
+            samesite=settings["samesite"],
+            expires=settings["cookie_expires"],
         )
+
+    if settings["use_cookies"]:
+        return (cookie(),)
     if settings["find_id"] is None:
         return (Header(),)
-    return carriers_from(settings["find_id"])
+    return carriers_from(settings["find_id"], cookie)
 
 
 def _reader(carrier: Carrier) -> Callable[[WSGIEnvironment], str | None]:

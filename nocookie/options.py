@@ -18,7 +18,10 @@ from typing import Any, Final, NamedTuple
 
 from nocookie.errors import ConfigError
 
-__all__ = ["OPTIONS", "PREFIXES", "Option", "is_token", "reference", "resolve"]
+__all__ = [
+    *("OPTIONS", "PREFIXES", "REFUSED"),
+    *("Option", "agree", "by_name", "converted", "is_token", "known", "reference", "resolve"),
+]
 
 #: The prefixes that mark our keys in a shared configuration, the strongest first.
 PREFIXES: Final = ("nocookie.", "session.", "beaker.session.")
@@ -215,8 +218,9 @@ OPTIONS: Final[Mapping[str, Option]] = {
             None,
             "Where the id is in a request: a carrier, a callable `find_id(request)`, a list of "
             "them, or the text of one: `header:X-Session-Id`, `bearer`, `query:sid`, `form:sid`, "
-            "`cookie:name`, `package.module:callable`, comma-separated for several. Without it "
-            "and without cookies: `header:X-Session-Id`.",
+            "`path:~`, `param:sid`, `cookie` (with the options for cookies below), "
+            "`package.module:callable`, comma-separated for several. Without it and without "
+            "cookies: `header:X-Session-Id`.",
         ),
         Option(
             "id_header",
@@ -442,16 +446,29 @@ def resolve(config: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> di
     for prefix in reversed(PREFIXES):
         for key, value in config.items():
             if isinstance(key, str) and key.startswith(prefix):
-                given[_known(key.removeprefix(prefix), key)] = value
+                given[known(key.removeprefix(prefix), key)] = value
     for key, value in keywords.items():
-        given[_known(key, key)] = value
+        given[known(key, key)] = value
     settings = {name: option.default for name, option in OPTIONS.items()}
-    settings.update((name, _converted(OPTIONS[name], value)) for name, value in given.items())
-    _agree(settings)
+    settings.update((name, converted(name, value)) for name, value in given.items())
+    agree(settings)
     return settings
 
 
-def _known(name: str, written: str) -> str:
+def by_name(conf: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Return the options of *conf* by name, each as it is written and its value. If one is written
+    under several prefixes, the strongest counts; without any is stronger still."""
+    found = {}
+    for prefix in (*reversed(PREFIXES), ""):
+        for key, value in conf.items():
+            name = key.removeprefix(prefix)
+            if name != key or not (prefix or key.startswith(PREFIXES)):
+                found[name] = key, value
+    return found
+
+
+def known(name: str, written: str) -> str:
+    """Return *name*, if it is an option. Raises `ConfigError`, which says what to do instead."""
     if name in OPTIONS:
         return name
     if name in REFUSED:
@@ -461,7 +478,10 @@ def _known(name: str, written: str) -> str:
     raise ConfigError(f"unknown option {written!r}; {hint}")
 
 
-def _converted(option: Option, value: Any) -> Any:
+def converted(name: str, value: Any) -> Any:
+    """Return the value of an option as it is taken. Raises `ConfigError`; if the option is a
+    hidden one, that does not show the value."""
+    option = OPTIONS[name]
     try:
         return option.convert(value)
     except ValueError as error:
@@ -469,8 +489,8 @@ def _converted(option: Option, value: Any) -> Any:
         raise ConfigError(f"option {option.name!r} {error}, not {shown}") from None
 
 
-def _agree(settings: Mapping[str, Any]) -> None:
-    """Refuse options that contradict one another."""
+def agree(settings: Mapping[str, Any]) -> None:
+    """Refuse options that contradict one another: raise `ConfigError`."""
     if settings["data_serializer"] == "pickle" and not settings["secret"]:
         raise ConfigError(
             "data_serializer = pickle needs a secret: unpickling runs what the bytes say, so they "

@@ -184,6 +184,21 @@ def test_browsers_and_api_clients_share_one_application(wrap):
     assert rotated.header("Set-Cookie") is None
 
 
+@pytest.mark.parametrize(("written", "name"), [("cookie", "shop"), ("cookie:sid", "sid")])
+def test_a_cookie_among_other_carriers_has_the_attributes_that_are_configured(wrap, written, name):
+    options = {
+        "key": "shop",
+        "secure": "true",
+        "cookie_domain": "example.com",
+        "samesite": "Strict",
+    }
+    app = wrap(use_cookies=False, find_id=f"{written}, header:X-Session-Id", **options)
+    answer = get(app, "/write")
+    assert pair(answer).startswith(f"{name}=")
+    expected = {"domain": "example.com", "path": "/", "samesite": "Strict"}
+    assert attributes(answer) == {**expected, "secure": "", "httponly": ""}
+
+
 def test_samesite_none_needs_secure():
     with pytest.raises(ConfigError, match="secure"):
         SessionMiddleware(visit, samesite="None")

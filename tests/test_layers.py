@@ -46,7 +46,7 @@ LAYERS = [
     ],
     ["nocookie.testing.*"],
     ["nocookie.testing"],
-    ["nocookie.adapters", "nocookie.commands.where"],
+    ["nocookie.adapters", "nocookie.checking", "nocookie.commands.where"],
     ["nocookie.commands.*"],
     ["nocookie.commands", "nocookie.cli"],
     ["nocookie.__main__"],
