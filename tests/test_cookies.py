@@ -1,7 +1,15 @@
 """Cookie mode: what the users of cookies rely on."""
 
+import locale
+import os
 import re
+import shutil
+import subprocess
+import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
+from email.message import Message
+from http.cookiejar import CookieJar
 
 import pytest
 from helpers import serve
@@ -24,7 +32,7 @@ def wrap(clock):
 
 
 def visit(environ, start_response):
-    action = environ["PATH_INFO"].strip("/")
+    action = environ["PATH_INFO"].rpartition("/")[2]
     if action == "write":
         session["visits"] = session.get("visits", 0) + 1
         session.save()
@@ -197,6 +205,111 @@ def test_a_cookie_among_other_carriers_has_the_attributes_that_are_configured(wr
     assert pair(answer).startswith(f"{name}=")
     expected = {"domain": "example.com", "path": "/", "samesite": "Strict"}
     assert attributes(answer) == {**expected, "secure": "", "httponly": ""}
+
+
+@pytest.mark.parametrize("expires", ["0", 0, -5, "soon", timedelta(0)])
+def test_an_expiry_that_is_none_is_refused(wrap, expires):
+    with pytest.raises(ConfigError, match="cookie_expires"):
+        wrap(cookie_expires=expires)
+
+
+@pytest.mark.parametrize(("samesite", "sent"), [("None", "None"), ("lax", "Lax"), ("", None)])
+def test_samesite_can_be_every_policy_and_none(wrap, samesite, sent):
+    answer = get(wrap(samesite=samesite, secure=True), "/write")
+    assert attributes(answer).get("samesite") == sent
+
+
+def test_httponly_and_secure_can_be_off(wrap):
+    sent = attributes(get(wrap(httponly=False, secure=False), "/write"))
+    assert not {"httponly", "secure"} & sent.keys()
+
+
+# -- as a browser sees it ------------------------------------------------------------------------
+
+
+class Browser:
+    """A client that keeps cookies by the rules: http.cookiejar."""
+
+    def __init__(self, app):
+        self.app = app
+        self.jar = CookieJar()
+
+    def get(self, url):
+        request = urllib.request.Request(url)
+        self.jar.add_cookie_header(request)
+        answer = get(self.app, url, request.get_header("Cookie"))
+        head = Message()
+        for name, value in answer.headers:
+            head[name] = value
+        answer.info = lambda: head
+        self.jar.extract_cookies(answer, request)
+        return answer
+
+
+def test_a_cookie_is_for_its_host_alone_unless_a_domain_is_set(wrap):
+    for domain, elsewhere in [(None, b"1"), (".example.com", b"2"), ("example.com", b"2")]:
+        browser = Browser(wrap(cookie_domain=domain))
+        browser.get("http://www.example.com/write")
+        assert browser.get("http://shop.example.com/write").body == elsewhere
+        assert browser.get("http://www.example.org/write").body == b"1"
+
+
+def test_a_cookie_is_for_its_path(wrap):
+    browser = Browser(wrap(cookie_path="/shop"))
+    browser.get("http://example.com/shop/write")
+    assert browser.get("http://example.com/shop/read").body == b"1"
+    assert browser.get("http://example.com/read").body == b"None"
+
+
+def test_a_secure_cookie_is_not_sent_without_tls(wrap):
+    browser = Browser(wrap(secure=True))
+    browser.get("https://example.com/write")
+    assert browser.get("http://example.com/read").body == b"None"
+    assert browser.get("https://example.com/read").body == b"1"
+
+
+@pytest.mark.parametrize("path", ["/", "/shop"])
+@pytest.mark.parametrize("domain", [None, ".example.com"])
+@pytest.mark.parametrize("expires", [True, False, 300])
+def test_the_end_of_a_session_removes_the_cookie_from_the_browser(wrap, path, domain, expires):
+    browser = Browser(wrap(cookie_path=path, cookie_domain=domain, cookie_expires=expires))
+    browser.get("http://www.example.com/shop/write")
+    assert len(browser.jar) == 1
+    browser.get("http://www.example.com/shop/end")
+    assert len(browser.jar) == 0
+
+
+# -- dates ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def german(tmp_path, monkeypatch):
+    """The month and the day in German, for whatever asks the locale."""
+    name = "de_DE.UTF-8"
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+    except locale.Error:
+        localedef = shutil.which("localedef")
+        made = localedef and subprocess.run(
+            [localedef, "-i", "de_DE", "-f", "UTF-8", str(tmp_path / name)], capture_output=True
+        )
+        if not made or not (tmp_path / name).exists():
+            assert not os.environ.get("CI"), "no German locale, and none can be made"
+            pytest.skip("no German locale, and none can be made")
+        monkeypatch.setenv("LOCPATH", str(tmp_path))
+        locale.setlocale(locale.LC_ALL, name)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+def test_dates_are_in_english_whatever_the_locale(wrap, german):
+    assert time.strftime("%A", time.gmtime(0)) == "Donnerstag"
+    app = wrap(cookie_expires=datetime(2031, 5, 6, tzinfo=UTC))
+    sent = attributes(get(app, "/write"))["expires"]
+    assert sent == "Tue, 06 May 2031 00:00:00 GMT" or sent == "Mon, 05 May 2031 23:59:59 GMT"
+    ended = attributes(get(app, "/end", pair(get(app, "/write"))))["expires"]
+    assert re.fullmatch(r"Wed, 31[ -]Dec[ -](19)?97 23:59:59 GMT", ended)
 
 
 def test_samesite_none_needs_secure():
