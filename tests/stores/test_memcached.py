@@ -21,7 +21,8 @@ from nocookie import ConfigError, Session, SessionMiddleware, StoreError, StoreT
 from nocookie.errors import SessionGone
 from nocookie.stores import close_all, open_store
 from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged
-from nocookie.stores.memcached import MemcachedStore, _Connection, _item
+from nocookie.stores.memcached import MemcachedStore, _item
+from nocookie.stores.memcached_wire import Connection
 from nocookie.testing import StoreSuite
 
 pytestmark = pytest.mark.server
@@ -633,14 +634,14 @@ def test_a_rotation_whose_new_record_goes_away_meanwhile_does_not_make_it_again(
 ):
     """By an eviction, or because somebody ended it already."""
     store.create(key(1), record(a=b"1"), 60)
-    cas = _Connection.cas
+    cas = Connection.cas
 
     def cas_and_lose(*arguments):
         assert cas(*arguments)
         assert memcached.ask(f"delete nocookie:{key(2)}") == b"DELETED\r\n"
         return True
 
-    monkeypatch.setattr(_Connection, "cas", cas_and_lose)
+    monkeypatch.setattr(Connection, "cas", cas_and_lose)
     with pytest.raises(SessionGone):
         store.rotate(key(1), key(2), Delta(), b"", 60)
     assert not is_alive(store, 1)
@@ -649,14 +650,14 @@ def test_a_rotation_whose_new_record_goes_away_meanwhile_does_not_make_it_again(
 
 @pytest.mark.parametrize("step", ["gets", "add", "cas", "replace", "delete"])
 def test_a_logout_in_the_middle_of_a_rotation_ends_the_session(store, memcached, monkeypatch, step):
-    command = getattr(_Connection, step)
+    command = getattr(Connection, step)
 
     def log_out_first(*arguments):
         memcached.ask(f"delete nocookie:{key(1)}")
         return command(*arguments)
 
     store.create(key(1), record(a=b"1"), 60)
-    monkeypatch.setattr(_Connection, step, log_out_first)
+    monkeypatch.setattr(Connection, step, log_out_first)
     with pytest.raises(SessionGone):
         store.rotate(key(1), key(2), Delta(), b"", 60)
     assert not is_alive(store, 1)
@@ -748,7 +749,7 @@ def test_bytes_that_nobody_asked_for_cost_the_connection(through, store, relay, 
     for number in (1, 2):
         store.create(key(number), record(number=b"%d" % number), 60)
     assert fields(through, 1) == {"number": b"1"}
-    connection = through._servers[0]._idle[0]
+    connection = through._servers[0].pool._places[-1]
     connection.sock.until = time.monotonic() + LATE
     connection.sock.sendall(f"get nocookie:{key(1)}\r\n".encode())
     while connection.sock.is_quiet():
@@ -916,7 +917,7 @@ def test_more_threads_than_connections_wait_and_then_time_out(open_one, own_memc
     server.freeze()
     together(6, lambda number: fails(lambda: store.load(key(1)), StoreTimeout))
     server.thaw()
-    assert store._servers[0]._places.qsize() == 2, "every place is free again"
+    assert len(store._servers[0].pool._places) == 2, "every place is free again"
     store._deadline = LATE
     together(6, lambda number: store.create(key(number), record(), 60))
 
@@ -1027,7 +1028,7 @@ for turn in range(200):
 gevent.sleep(0.05)
 assert not any(one.exception for one in loads)
 gevent.killall(loads)
-print(store._servers[0]._places.qsize())
+print(len(store._servers[0].pool._places))
 """
 
 
