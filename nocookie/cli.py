@@ -22,7 +22,6 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final[Mapping[str, str]] = {
     "check": "check",
     "demo": "demo",
-    "import": "import_sessions",
     "make-config": "make_config",
     "purge": "purge",
     "secret": "secret",

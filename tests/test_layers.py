@@ -19,7 +19,6 @@ LAYERS = [
     ["nocookie.events"],
     ["nocookie.sealing"],
     ["nocookie.ids"],
-    ["nocookie.beaker_ids"],
     ["nocookie.logs", "nocookie.redaction"],
     ["nocookie.codecs"],
     ["nocookie.options"],
@@ -41,18 +40,24 @@ LAYERS = [
     ["nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
-    ["nocookie.inifile", "nocookie.beaker_stores"],
-    ["nocookie.importing"],
+    ["nocookie.inifile"],
     [
         *("nocookie.adapters.*", "nocookie.demo", "nocookie.flash", "nocookie.forms"),
         *("nocookie.purge", "nocookie.testing.clock", "nocookie.testing.threads"),
+        *("nocookie.testing.audit.client", "nocookie.testing.audit.elsewhere"),
+        *("nocookie.testing.audit.report", "nocookie.testing.audit.requirements"),
+        "nocookie.testing.audit.target",
     ],
+    ["nocookie.testing.audit.auditor"],
+    ["nocookie.testing.audit.checks.ids"],
+    ["nocookie.testing.audit.checks.*"],
+    ["nocookie.testing.audit.checks"],
+    ["nocookie.testing.audit"],
+    ["nocookie.testing.serving"],
     ["nocookie.testing.*"],
+    ["nocookie.testing.audit.__main__"],
     ["nocookie.testing"],
-    [
-        *("nocookie.adapters", "nocookie.checking"),
-        *("nocookie.commands.where", "nocookie.commands.working"),
-    ],
+    ["nocookie.adapters", "nocookie.checking", "nocookie.commands.where"],
     ["nocookie.commands.*"],
     ["nocookie.commands", "nocookie.cli"],
     ["nocookie.__main__"],
@@ -154,6 +159,8 @@ def test_a_third_partys_package_is_imported_at_the_top_by_none_but_its_own(modul
         **{name: {"click"} for name in MODULES if name.startswith("nocookie.commands.")},
         "nocookie.testing.stores": {"pytest", "hypothesis"},
         "nocookie.testing.carriers": {"pytest"},
+        "nocookie.testing.audit.__main__": {"click"},
+        "nocookie.testing.reference": {"click"},
     }.get(module, set())
     for names, top in runtime_imports(ast.parse(MODULES[module].read_text())):
         for name in names if top else ():
@@ -201,7 +208,7 @@ def by_case(name):
 #: Programs and suites: nobody imports their parts.
 WHOLES = {
     *("nocookie.cli", "nocookie.demo"),
-    *("nocookie.testing.carriers", "nocookie.testing.stores", "nocookie.testing.threads"),
+    *("nocookie.testing.carriers", "nocookie.testing.reference", "nocookie.testing.stores"),
 }
 
 
