@@ -382,7 +382,8 @@ class _Section:
     def report(self, accept: frozenset[str]) -> Report:
         for name in self.options:
             self._read(name)
-        if not self.findings:
+        # What is no option at all can be left out; with a wrong value the rest is another thing.
+        if all(finding.name == "option" for finding in self.findings):
             self._make()
         self._judge()
         self._compare()

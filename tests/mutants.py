@@ -210,6 +210,34 @@ MUTANTS = [
         "stores/file.py", "after_in_child=_after_fork", "after_in_child=lambda: None",
         "stores/test_file.py",
     ),
+    Mutant(
+        "a published secret is warned about",
+        "strength.py", "    if where is not None:\n", "    if False:\n", "test_strength test_check",
+    ),
+    Mutant(
+        "a warning of a secret is said once",
+        "manager.py", "if why is not None and sentence not in _said:", "if why is not None:",
+        "test_strength",
+    ),
+    Mutant(
+        "a check shows nothing that may be a secret",
+        "checking.py", '"(not shown)" if option.hidden else text, means, beaker', "text, means, beaker",
+        "test_check",
+    ),
+    Mutant(
+        "a check opens no store",
+        "checking.py", "type = store if store == \"cookie\" else Nowhere()", "type = store",
+        "test_check",
+    ),
+    Mutant(
+        "an ini file for production is its owner's alone",
+        "commands/make_config.py", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o666)", "test_make_config",
+    ),
+    Mutant(
+        "a cookie in a list has the attributes that are configured",
+        "manager.py", "return carriers_from(settings[\"find_id\"], cookie)",
+        "return carriers_from(settings[\"find_id\"])", "test_cookies",
+    ),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Each name of Beaker's session classes is here too, or in the table that says why not."""
 
 import re
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ GONE = {
     if row.startswith("| `")
     for name in re.findall(r"`(\w+)(?:\(\))?`", row.split("|")[1])
 }
+
+CONFIGURATION = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text("utf-8")
+
+#: What every mapping has.
+MAPPING = {*dir(MutableMapping)}
 
 words = str.split
 
@@ -71,6 +77,12 @@ def test_a_name_of_the_cookie_session_is_there_or_in_the_table(name):
 def test_an_option_is_taken_or_refused_with_what_to_do_instead(name):
     assert (name in OPTIONS) is not (name in REFUSED)
     assert len(REFUSED.get(name, "a sentence of some length")) > 5
+
+
+@pytest.mark.parametrize("name", sorted({*SESSION, *OBJECT, *COOKIE, *BEAKER_OPTIONS} - MAPPING))
+def test_the_page_has_a_word_on_each_name(name):
+    """Or the page that it leads to has, where the options that are not taken are."""
+    assert re.search(rf"\b{name}\b", PAGE) or f"| `{name}` |" in CONFIGURATION
 
 
 def test_the_lists_are_beakers_own():

@@ -326,6 +326,13 @@ def test_what_is_not_refused_the_application_takes(tmp_path, options, monkeypatc
 def test_everything_that_is_wrong_is_said_at_once(ini):
     options = {"session.lock_dir": "x", "session.timeout": "soon", "session.tmeout": "5"}
     assert found(ini(options), "unusable") == ["option", "timeout", "option"]
+    options = {"session.lock_dir": "x", "session.data_serializer": "pickle"}
+    assert found(ini(options), "unusable") == ["option", "options"]
+
+
+def test_a_wrong_value_brings_no_other_mistakes_with_it(ini):
+    options = {"session.secret": "", "session.data_serializer": "pickle", "session.type": "cookie"}
+    assert found(ini(options), "unusable") == ["secret"]
 
 
 # -- line by line --------------------------------------------------------------------------------
@@ -526,6 +533,24 @@ def test_no_store_is_opened(ini, tmp_path, monkeypatch, options):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert found(ini({**options, "nocookie.secure": "true"}), "unusable") == []
     assert os.listdir(tmp_path) == ["app.ini"]
+
+
+class Elsewhere:
+    """A store of somebody else's, which connects when it is made."""
+
+    def __init__(self, *, url):
+        raise AssertionError("a connection")
+
+
+def test_a_store_of_somebody_elses_is_known_and_not_opened(ini, tmp_path, monkeypatch):
+    folder = tmp_path / "site" / "elsewhere-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(f"[nocookie.stores]\nelse = {__name__}:Elsewhere\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    options = {"nocookie.type": "else", "nocookie.secure": "true"}
+    assert found(ini(options), "unusable") == ["options"], "its url is missing"
+    assert found(ini({**options, "nocookie.url": "x"}), "unusable") == []
 
 
 def test_the_finder_of_an_application_is_not_imported(ini, tmp_path, monkeypatch):
