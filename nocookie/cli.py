@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final[Mapping[str, str]] = {
     "check": "check",
     "demo": "demo",
+    "import": "import_sessions",
     "make-config": "make_config",
     "purge": "purge",
     "secret": "secret",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from webob import Request
 
 from nocookie.backend import Backend, Presented
+from nocookie.beaker_ids import unsigned
 from nocookie.carriers import (
     AmbiguousId,
     Carrier,
@@ -54,7 +55,8 @@ class SessionManager:
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         settings = resolve(config, options)
         self.carriers = _carriers(settings)
-        self._readers = [(carrier, _reader(carrier)) for carrier in self.carriers]
+        beaker = settings["beaker_secret"]
+        self._readers = [(carrier, _reader(carrier, beaker)) for carrier in self.carriers]
         self.id_header: str | None = settings["id_header"]
         self.backend = Backend(settings)
         self.session_class: type[Session] = Session
@@ -63,6 +65,9 @@ class SessionManager:
         self._key = self.backend.ids.key
         self._auto = self.backend.auto
         _warn_of_weak_secrets(settings)
+        beaker_ids = self.backend.beaker_ids
+        if beaker_ids is not None and beaker_ids.until <= self.backend.clock():
+            emit("misfit", "beaker_ids_until is over: take it out, and beaker_secret with it")
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
         #: Whether responses may have to change though nobody asked for the session.
         self.in_url = bool(self._in_url)
@@ -357,8 +362,10 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
     return carriers_from(settings["find_id"], cookie)
 
 
-def _reader(carrier: Carrier) -> Callable[[WSGIEnvironment], str | None]:
+def _reader(carrier: Carrier, beaker: str | None) -> Callable[[WSGIEnvironment], str | None]:
     """Return what asks one carrier. Ours read the environ; others get a WebOb request."""
+    if isinstance(carrier, Cookie) and beaker is not None:
+        return unsigned(carrier.read, beaker)
     if isinstance(carrier, RawCarrier):
         return carrier.read
 

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from nocookie.errors import ConfigError
@@ -124,6 +124,28 @@ def _secrets(value: Any) -> tuple[str, ...]:
     if not _NONE.isdisjoint(text.lower() for text in secrets):
         raise ValueError("must be a secret; to have none, leave the option out")
     return secrets
+
+
+def _exact(value: Any) -> str:
+    # Somebody else's secret: every character of it counts.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("must be a text")
+    return value
+
+
+def _until(value: Any) -> datetime:
+    """A moment, in UTC unless it says otherwise; a day is there to its end."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
+        except ValueError:
+            value = None
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date) and value < date.max:
+        return datetime(value.year, value.month, value.day, tzinfo=UTC) + timedelta(days=1)
+    raise ValueError("must be a date such as 2030-12-31, or a date and time")
 
 
 def _header_name(value: Any) -> str:
@@ -391,6 +413,22 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "The cookie's `SameSite`.",
         ),
         Option(
+            "beaker_ids_until",
+            _optional(_until),
+            None,
+            "Until when clients of Beaker may come with the ids that it gave them: a date, or a "
+            "date and time (UTC). Only sessions that `nocookie import` brought over have such an "
+            "id, and at their first use they get one of ours.",
+        ),
+        Option(
+            "beaker_secret",
+            _given(_exact),
+            None,
+            "Beaker's `secret`, with which its cookies are signed: an id of its own then counts "
+            "in a cookie only with the right signature.",
+            hidden=True,
+        ),
+        Option(
             "clock",
             _clock,
             time.time,
@@ -507,6 +545,17 @@ def agree(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             "strict = False needs id_key: ids of a gateway may be guessable, so the store only "
             "sees them hashed with a key"
+        )
+    if settings["beaker_ids_until"]:
+        if settings["type"] == "cookie" or not settings["strict"]:
+            raise ConfigError(
+                "beaker_ids_until is for sessions in a store with ids of ours: it goes neither "
+                "with type = cookie nor with strict = False"
+            )
+    elif settings["beaker_secret"]:
+        raise ConfigError(
+            "beaker_secret is for ids that Beaker issued: it needs beaker_ids_until, and goes when "
+            "that goes"
         )
     if settings["use_cookies"] and settings["rewrite"] in ("location", "html"):
         raise ConfigError(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from nocookie.backend import Backend, Presented
+from nocookie.beaker_ids import is_beaker_id, mark_key
 from nocookie.codecs import Undecodable
 from nocookie.errors import (
     ConfigError,
@@ -460,6 +461,8 @@ class Session(MutableMapping[str, Any]):
                             self._failed = None
                         if self._is_new is None:
                             self._is_new = False
+                        if backend.beaker_ids is not None and is_beaker_id(id):
+                            self._take_over(id, backend.beaker_ids.until)
                         return
                 else:
                     assert isinstance(found, Missing)
@@ -507,6 +510,18 @@ class Session(MutableMapping[str, Any]):
         else:  # the rest of what `_begin` does is so by default
             self._fields, self._values, self._changed = fields, {}, {}
         return None
+
+    def _take_over(self, id: str, until: float) -> None:
+        """A client came with an id of Beaker's: mark that, and move the session at the commit to
+        an id of ours, as a touch that is due."""
+        backend = self._backend
+        self._id, self._touch_due = backend.ids.new(), True
+        now = backend.clock()
+        mark = new_record(({}, now, now, until, 1, b""))
+        try:
+            backend.store.create(mark_key(id), mark, until - now)
+        except KeyTaken:
+            pass  # another request did
 
     def _begin(self, fields: Mapping[str, bytes]) -> None:
         """Have these values, and no changes."""
@@ -678,12 +693,17 @@ class Session(MutableMapping[str, Any]):
     def _touch(self) -> None:
         assert self._key is not None
         try:
-            if self._seal is None:
+            if self._id != self._given and self._is_moving():
+                self._rotate(self._key, Delta())
+            elif self._seal is None:
                 self._backend.store.touch(self._key, self._ttl())
             else:
                 self._backend.store.touch(self._key, self._ttl(), self._seal)
         except SessionGone:
-            pass  # it ended while this request read it: nothing was promised, nothing is lost
+            # It ended while this request read it, or moved: nothing was promised, nothing is lost.
+            # The client is told nothing: it may have heard of another id meanwhile.
+            if self._given is not None:
+                self._id, self._last_accessed = self._given, None
         except StoreError as error:
             self._note(error)
             raise
@@ -798,7 +818,7 @@ class Session(MutableMapping[str, Any]):
             else {name: data for name, data in fields.items() if name not in self._deleted}
         )
         self._ready = None
-        self._touch_due = False
+        self._touch_due = self._is_moving()
 
     def _notice_changes(self) -> None:
         """Note which containers were changed in place, while what they were is still known."""

@@ -85,6 +85,23 @@ def test_the_end_of_a_session_takes_the_cookie_back(wrap):
     assert pair(ended) == "nocookie.session.id="
 
 
+def test_a_cookie_is_not_renewed_with_an_id_that_another_request_has_replaced(wrap, clock):
+    app = wrap(cookie_expires=300)
+    cookie = pair(get(app, "/write"))
+    clock.advance(100)
+    rotated = []
+
+    def slow(environ, start_response):
+        session.get("visits")
+        rotated.append(get(app, "/rotate", cookie))
+        return visit(environ, start_response)
+
+    manager = app.manager
+    late = SessionMiddleware(slow, type=manager.backend.store, clock=clock, cookie_expires=300)
+    assert get(late, "/read", cookie).header("Set-Cookie") is None
+    assert pair(rotated[0]) != cookie
+
+
 @pytest.mark.parametrize("domain", ["example.com", ".example.com", "app.example.com"])
 def test_the_attributes_are_as_they_were_set(wrap, domain):
     app = wrap(key="sid", cookie_domain=domain, cookie_path="/a/b", secure=True, samesite="Strict")
