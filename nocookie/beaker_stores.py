@@ -191,9 +191,19 @@ class _Table:
                 "Beaker's sessions in a database need SQLAlchemy: pip install nocookie[sqlalchemy]"
             ) from error
         try:
-            self._engine = sqlalchemy.create_engine(url, hide_parameters=True)
+            where = sqlalchemy.make_url(url)
+            file = where.database if where.get_backend_name() == "sqlite" else None
+            # To open a file that is not there is to make it.
+            if file is not None and not file.startswith("file:") and not Path(file).is_file():
+                raise ConfigError(f"there are no sessions of Beaker's: {file} is no file")
+            # One statement is one trip then: nothing is changed, so there is nothing to commit.
+            self._engine = sqlalchemy.create_engine(
+                where, isolation_level="AUTOCOMMIT", hide_parameters=True
+            )
         except ImportError as error:
             raise ConfigError(f"url needs a driver that is not installed: {error.name}") from error
+        except ConfigError:
+            raise
         except (sqlalchemy.exc.ArgumentError, TypeError, ValueError):
             # The text may quote the password.
             raise ConfigError("url is not one that SQLAlchemy knows") from None

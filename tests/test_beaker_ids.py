@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from webob import Request
 
-from nocookie import Cookie, FirstOf, Header, Session, SessionGone, SessionMiddleware, session
+from nocookie import (
+    Cookie,
+    FirstOf,
+    Header,
+    Session,
+    SessionGone,
+    SessionMiddleware,
+    StoreError,
+    session,
+)
 from nocookie.beaker_ids import is_beaker_id, mark_key, store_key
 from nocookie.importing import Importer
 from nocookie.options import resolve
@@ -375,6 +384,31 @@ def test_no_id_of_beakers_is_in_a_log_or_a_repr(house, caplog):
     house.get("/end", house.imported())
     assert old not in caplog.text
     assert old not in repr(vars(house.app.manager))
+
+
+def test_a_store_that_fails_on_the_way_loses_nothing(house):
+    now = house.clock()
+    text = json.dumps({"n": 1, "_creation_time": now, "_accessed_time": now})
+    ids = [new_old_id() for _ in range(3)]
+    importer = Importer(Source(dict.fromkeys(ids, text)), json.loads, resolve(None, house.options))
+    outcomes = importer(ids)
+    assert next(outcomes).kind == "imported"
+    house.store.fail("create")
+    with pytest.raises(StoreError):
+        next(outcomes)
+    house.store.fail()
+    assert [outcome.kind for outcome in importer(ids)] == ["there", "imported", "imported"]
+
+
+def test_a_store_that_fails_at_the_first_use_is_503_and_loses_nothing(house):
+    for call in ("create", "rotate"):
+        old = house.imported()
+        house.store.fail(call)
+        assert house.get("/read", old).status.startswith("503")
+        house.store.fail()
+        first = house.get("/read", old)
+        assert first.body == b"1 None True"
+        assert house.get("/read", first.id).body == b"1 None False"
 
 
 # -- imports, visits and time, in any order ------------------------------------------------------

@@ -1,10 +1,15 @@
 """`nocookie import`: what Beaker 1.14.1 itself has stored, and whose clients stay logged in."""
 
+import dbm
 import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 import time
 import uuid
+from base64 import b64encode
+from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,10 +21,14 @@ from beaker.ext.redisclusternm import RedisClusterNamespaceManager
 from beaker.ext.redisnm import RedisNamespaceManager
 from beaker.middleware import SessionMiddleware as BeakerMiddleware
 from beaker.session import Session as BeakerSession
+from hypothesis import given
+from hypothesis import strategies as st
 from webtest import TestApp
 
-from nocookie import SessionMiddleware, cli
+from nocookie import Session, SessionMiddleware, cli
 from nocookie.beaker_ids import mark_key, store_key
+from nocookie.beaker_stores import Unreadable, decoder, open_beaker
+from nocookie.commands import import_sessions
 from nocookie.options import resolve
 from nocookie.stores import close_all, open_store
 from nocookie.stores.base import Missing, Record
@@ -83,7 +92,10 @@ def place(request, tmp_path, beaker_is_closed):
         return {"type": "ext:database", "url": url, "data_dir": data_dir}
     if request.param == "postgres":
         url = request.getfixturevalue("postgres_url")
-        return {"type": "ext:database", "url": url, "table_name": "old", "data_dir": data_dir}
+        database = request.getfixturevalue("postgres_database")
+        request.getfixturevalue("postgres").execute("CREATE SCHEMA elsewhere", database)
+        names = {"table_name": "old", "schema_name": "elsewhere"}
+        return {"type": "ext:database", "url": url, "data_dir": data_dir, **names}
     if request.param == "redis":
         port = request.getfixturevalue("valkey").port
         return {"type": "ext:redis", "url": f"redis://127.0.0.1:{port}/3"}
@@ -261,8 +273,6 @@ def test_every_value_comes_back_as_it_was(files, run, target):
     assert run(files).imported == 1
 
     target.options["data_serializer"] = "json"
-    from nocookie import Session
-
     settings = {name: value for name, value in target.options.items() if name != "use_cookies"}
     session = Session({}, id=old, **settings)
     assert dict(session) == values
@@ -400,7 +410,9 @@ def test_a_dry_run_says_the_same_and_writes_nothing(place, run, target):
     assert not (target.folder / "ours").exists()
 
 
-def test_beakers_store_is_not_changed(files, run, target):
+@pytest.mark.parametrize("type", ["file", "dbm"])
+def test_beakers_store_is_not_changed(files, run, target, type):
+    files["type"] = type
     written(files)
 
     def everything():
@@ -408,8 +420,94 @@ def test_beakers_store_is_not_changed(files, run, target):
         return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
 
     before = everything()
-    run(files)
+    assert run(files).imported == 1
     assert everything() == before
+
+
+def test_a_run_that_is_killed_is_made_good_by_the_next(files, run, target, tmp_path):
+    for number in range(300):
+        written(files, {"n": number})
+    run(files, "--dry-run")  # writes the ini files
+    command = ["--from", tmp_path / "beaker.ini", "--config", target.ini(), "--trust-pickles"]
+    process = start(*command)
+    database = tmp_path / "ours" / "sessions" / "sessions.db"
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None and not count(database):
+        assert time.monotonic() < until
+    process.kill()
+    process.communicate()
+    there = count(database)
+
+    done = run(files)
+
+    assert there > 0
+    assert (done.status, done.imported) == (0, 300 - there)
+    assert count(database) == 300
+
+
+def test_it_can_be_stopped_and_says_so(files, run, target, monkeypatch):
+    for _ in range(3):
+        written(files)
+    asked = []
+
+    @contextmanager
+    def stoppable():
+        yield lambda: asked.append(0) or len(asked) == 2
+
+    monkeypatch.setattr(import_sessions, "stoppable", stoppable)
+
+    done = run(files)
+
+    assert (done.status, done.imported) == (0, 2)
+    assert done.rest == ["Stopped early; the next run goes on."]
+    assert run(files).rest == ["2 imported before."]
+
+
+def test_on_a_terminal_there_is_a_bar(files, run, target, tmp_path):
+    for _ in range(20):
+        written(files)
+    run(files, "--dry-run")
+    ours, theirs = os.openpty()
+    command = ["--from", tmp_path / "beaker.ini", "--config", target.ini(), "--trust-pickles"]
+    process = start(*command, stderr=theirs)
+    os.close(theirs)
+    out, _ = process.communicate(timeout=PATIENCE)
+    seen = b""
+    try:
+        while data := os.read(ours, 65536):
+            seen += data
+    except OSError:
+        pass  # how Linux says that the other side is closed
+    os.close(ours)
+    assert b"Importing" in seen and b"20/20" in seen
+    assert out.startswith("Imported 20 sessions in ")
+
+
+#: Seconds. Longer than a run takes on a busy machine.
+PATIENCE = 60
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "nocookie", "import", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        **{"stderr": subprocess.PIPE, **options},
+    )
+
+
+def count(database):
+    """How many records there are; none as long as there is no table."""
+    if not database.exists():
+        return 0
+    sql = sqlite3.connect(database)
+    try:
+        return sql.execute("SELECT count(*) FROM sessions").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        sql.close()
 
 
 # -- what cannot be taken over -------------------------------------------------------------------
@@ -496,6 +594,30 @@ def test_a_broken_record_costs_that_session_only(files, run, target):
     }
 
 
+@given(st.text() | st.binary().map(lambda data: b64encode(data).decode()))
+@pytest.mark.parametrize("beaker", [{}, {"encrypt_key": "k", "validate_key": "v"}])
+def test_whatever_the_text_says_it_is_a_session_or_unreadable(beaker, text):
+    decode = decoder({**beaker, "data_serializer": "json"})
+    try:
+        assert isinstance(decode(text), dict)
+    except Unreadable:
+        pass
+
+
+@given(data=st.binary())
+def test_whatever_a_file_holds_it_is_a_session_or_unreadable(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "any"
+    file = folder / "container_file" / "a" / "ab" / "abc.cache"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    store = open_beaker({"data_dir": str(folder)}, 1.0)
+    assert store.ids() == ["abc"]
+    try:
+        assert store.read("abc") is None or isinstance(store.read("abc"), str)
+    except Unreadable:
+        pass
+
+
 def test_what_is_under_no_id_of_beakers_is_not_taken_over(files, run, target):
     """An id that a client or a gateway chose can be guessed; and a cache may lie beside."""
     written(files, id="123")
@@ -540,8 +662,6 @@ def test_json_is_read_without_running_anything(place, run, target, monkeypatch, 
         path = Path(place["data_dir"], "container_file", bad[:1], bad[:2], f"{bad}.cache")
         path.write_bytes(pickle.dumps({"session": Trap()}))
     elif place["type"] == "dbm":
-        import dbm
-
         name = Path(place["data_dir"], "container_dbm", bad[:1], bad[:2], f"{bad}.dbm")
         with dbm.open(str(name), "w") as there:
             there[b"session"] = pickle.dumps(Trap())
@@ -549,7 +669,7 @@ def test_json_is_read_without_running_anything(place, run, target, monkeypatch, 
         from sqlalchemy import text
 
         for engine in ENGINES.values():
-            table = place.get("table_name", "beaker_cache")
+            table = "elsewhere.old" if "schema_name" in place else "beaker_cache"
             with engine.begin() as connection:
                 connection.execute(
                     text(f"UPDATE {table} SET data = :data WHERE namespace = :id"),
@@ -614,6 +734,7 @@ def test_a_wrong_key_opens_nothing(files, run, target, wrong):
         ({"type": "ext:redis", "url": "hunter2"}, "begins with redis://"),
         ({"type": "ext:database"}, "need the url"),
         ({"type": "ext:database", "url": "hunter2:hunter2"}, "not one that SQLAlchemy knows"),
+        ({"type": "ext:database", "url": "sqlite:///none.db"}, "none.db is no file"),
         ({"type": "file"}, "need data_dir"),
         ({"type": "file", "data_dir": "/nowhere"}, "/nowhere/container_file is no folder"),
         ({"type": "dbm", "dbm_dir": "/nowhere"}, "/nowhere is no folder"),
@@ -637,6 +758,7 @@ def test_what_cannot_be_done_is_one_sentence_and_status_2(
     assert said.startswith("nocookie import: ")
     assert sentence in said
     assert "hunter2" not in said
+    assert not Path("none.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -697,7 +819,7 @@ def test_it_notes_what_would_keep_clients_from_being_recognised(
 
 
 @pytest.mark.server
-def test_a_server_that_is_away_is_one_sentence_and_status_1(run, target, own_valkey, tmp_path):
+def test_a_server_that_is_away_is_one_sentence_and_status_1(run, target, own_valkey):
     server = own_valkey()
     server.kill()
 
@@ -705,9 +827,16 @@ def test_a_server_that_is_away_is_one_sentence_and_status_1(run, target, own_val
 
     assert done.status == 1
     assert len(done.err.splitlines()) == 1
-    missing = run({"type": "ext:database", "url": f"sqlite:///{tmp_path}/none/none.db"})
-    assert missing.status == 1
-    assert len(missing.err.splitlines()) == 1
+
+
+def test_a_table_that_is_not_there_is_one_sentence_and_status_1(run, target, tmp_path):
+    sqlite3.connect(tmp_path / "empty.db").close()
+
+    done = run({"type": "ext:database", "url": f"sqlite:///{tmp_path}/empty.db"})
+
+    assert done.status == 1
+    (said,) = done.err.splitlines()
+    assert said == ("nocookie import: Beaker's table beaker_cache cannot be read: OperationalError")
 
 
 # -- other ways to say it ------------------------------------------------------------------------
