@@ -237,6 +237,8 @@ MUTANTS = [
         "a cookie in a list has the attributes that are configured",
         "manager.py", "return carriers_from(settings[\"find_id\"], cookie)",
         "return carriers_from(settings[\"find_id\"])", "test_cookies",
+    ),
+    Mutant(
         "a session with an id of Beaker's moves at its first use",
         "sessions.py", "if backend.beaker_ids is not None and is_beaker_id(id):", "if False:",
         "test_beaker_ids",
