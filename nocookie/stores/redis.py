@@ -452,11 +452,15 @@ class RedisStore:
     ) -> Any:
         """Return the reply; None if there is another type of value under the key."""
         place = self._prefix + key.encode()
-        until = until or self._until()
-        rest = (b"1", place, *arguments)
-        reply = self._wire.call(place, (b"EVALSHA", script.sha, *rest), until, again)
-        if isinstance(reply, ErrorReply) and reply.word == "NOSCRIPT":
-            reply = self._wire.call(place, (b"EVAL", script.text, *rest), until, again)
+        if until is None:
+            until = time.monotonic() + self._deadline
+        command = (b"EVALSHA", script.sha, b"1", place, *arguments)
+        reply = self._wire.call(place, command, until, again)
+        if type(reply) is not ErrorReply:
+            return reply
+        if reply.word == "NOSCRIPT":
+            command = (b"EVAL", script.text, *command[2:])
+            reply = self._wire.call(place, command, until, again)
         return _checked(reply)
 
     def _unlink(self, key: str, until: float) -> None:
@@ -464,25 +468,25 @@ class RedisStore:
         _checked(self._wire.call(place, (b"UNLINK", place), until, again=True))
 
 
-def _fields(reply: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(reply[::2], reply[1::2], strict=True))
-
-
 def _record(reply: list[bytes] | None, now: float) -> Record | Missing:
     if reply is None:
         return Missing.CORRUPTED
-    fields = _fields(reply)
-    meta = fields.pop(META, None)
-    if meta is None:
-        return Missing.CORRUPTED if fields and TOMB not in fields else Missing.UNKNOWN
+    meta, fields = None, {}
+    names_and_values = iter(reply)
     try:
+        for name in names_and_values:
+            if name == META:
+                meta = next(names_and_values)
+            else:
+                fields[str(name, "utf-8", "surrogatepass")[1:]] = next(names_and_values)
+        if meta is None:
+            return Missing.CORRUPTED if fields and TOMB not in reply[::2] else Missing.UNKNOWN
         created, accessed, expires, version, seal = _parts(meta)
-        if expires <= now:
-            return Missing.EXPIRED
-        names = {str(k, "utf-8", "surrogatepass")[1:]: value for k, value in fields.items()}
     except ValueError:
         return Missing.CORRUPTED
-    return new_record((names, created, accessed, expires, version, seal))
+    if expires <= now:
+        return Missing.EXPIRED
+    return new_record((fields, created, accessed, expires, version, seal))
 
 
 def _parts(meta: bytes) -> tuple[float, float, float, int, bytes]:
