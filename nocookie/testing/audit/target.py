@@ -162,9 +162,8 @@ class Target:
     advance: Callable[[float], object] | None = None
 
     def __post_init__(self) -> None:
-        for base in filter(None, (self.base, self.plain)):
-            url = urlsplit(base)
-            if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        for base in (self.base, *([] if self.plain is None else [self.plain])):
+            if not _is_base(base):
                 raise ConfigError(f"the target is a URL such as http://host:8000/app, not {base!r}")
         kind, _, name = self.carrier.partition(":")
         if kind not in KINDS or bool(name) == (kind == "bearer"):
@@ -200,3 +199,14 @@ class Target:
     def endpoint(self, name: str) -> Endpoint | None:
         text = self.endpoints.get(name) or {"get": "/get", "set": "/set?k={k}&v={v}"}.get(name)
         return None if text is None else Endpoint.read(name, text)
+
+
+def _is_base(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        url.port  # noqa: B018 - raises for what is none
+    except ValueError:
+        return False
+    return (
+        url.scheme in ("http", "https") and bool(url.hostname) and not (url.query or url.fragment)
+    )

@@ -1,0 +1,157 @@
+"""The reference application passes its audit: every carrier, over every store."""
+
+import contextlib
+import logging
+
+import pytest
+from helpers import CountingStore
+from stores.places import places
+
+from nocookie.errors import StoreError
+from nocookie.stores.base import Purgeable
+from nocookie.testing import audit, reference
+from nocookie.testing.audit.requirements import NOT_FROM_OUTSIDE
+from nocookie.testing.serving import serving
+
+BUILDS = {
+    "header:X-Session-Id": {},
+    "query:sid": {"rewrite": "html"},
+    "path:~": {"rewrite": "html"},
+}
+
+#: What is not applicable: no hook is given for it here, or the application has no such endpoint.
+NOT_SEEN = {8, 20, 24, 35, 37, 38, 39, 50, 52, 54} | NOT_FROM_OUTSIDE.keys()
+NOT_FOR = {"header:X-Session-Id": {26, 31, 34}, "query:sid": {34}, "path:~": set()}
+
+TIMEOUT, LIFETIME = 1800.0, 7200.0
+
+
+class Log(logging.Handler):
+    """All that is logged while the audit runs."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.lines, self.events = [], []
+
+    def emit(self, record):
+        self.lines.append(logging.Formatter().format(record) + repr(record.__dict__))
+        if hasattr(record, "event"):
+            self.events.append(record.event)
+
+
+@pytest.fixture
+def log():
+    log = Log()
+    root = logging.getLogger()
+    before, nocookie = root.level, logging.getLogger("nocookie")
+    root.addHandler(log)
+    root.setLevel(logging.DEBUG)
+    yield log
+    root.removeHandler(log)
+    root.setLevel(before)
+    assert nocookie.level == logging.NOTSET
+
+
+def count(store):
+    """How many records there are, expired ones too."""
+    if hasattr(store, "expired"):
+        return len(list(store.keys())) + store.expired()
+    return len(store._records)
+
+
+#: A clock that is set back revives what had expired but lay in the store still.
+LEFT = {53}
+
+
+@pytest.mark.parametrize("carrier", BUILDS)
+@places()
+def test_the_reference_application_passes(place, carrier, clock, log):
+    options = {**place.at(clock), "timeout": TIMEOUT, "lifetime": LIFETIME}
+    app = reference.application(find_id=carrier, **BUILDS[carrier], **options)
+    store = app.sessions.manager.backend.store
+    hooks = {}
+    if isinstance(store, Purgeable):
+        hooks = {"purge": lambda: store.purge(10**6), "store_count": lambda: count(store)}
+    with serving(app) as url:
+        report = audit.run(
+            url,
+            carrier=carrier,
+            endpoints=reference.ENDPOINTS,
+            timeout=TIMEOUT,
+            lifetime=LIFETIME,
+            advance=clock.advance,
+            store_dump=place.dump,
+            log_text=lambda: "\n".join(log.lines),
+            events=lambda: log.events,
+            ids=300,
+            rounds=5,
+            threads=4,
+            **hooks,
+        )
+    assert {result.number for result in report.failed} == LEFT, str(report)
+    not_applicable = NOT_SEEN | NOT_FOR[carrier] | (set() if hooks else {19})
+    assert {result.number for result in report.not_applicable} == not_applicable, str(report)
+
+
+@places()
+def test_an_outage_is_told(place, monkeypatch):
+    """A store that fails at once, and then works again."""
+    down = []
+    store = place.store()
+
+    def guard(call):
+        def guarded(*arguments, **more):
+            if down:
+                raise StoreError("down, for the test")
+            return call(*arguments, **more)
+
+        return guarded
+
+    for name in ("load", "load_and_touch", "create", "save", "touch"):
+        if hasattr(store, name):
+            monkeypatch.setattr(store, name, guard(getattr(store, name)))
+
+    @contextlib.contextmanager
+    def outage():
+        down.append(1)
+        yield
+        down.clear()
+
+    app = reference.application(**place.options)
+    assert app.sessions.manager.backend.store is store
+    with serving(app) as url:
+        report = audit.run(url, only=[38, 39], outage=outage, deadline=1.0)
+    assert [result.outcome for result in report] == ["pass", "pass"], str(report)
+
+
+@places("remote")
+def test_a_server_that_hangs_is_told_within_the_deadline(place):
+    @contextlib.contextmanager
+    def outage():
+        place.server.freeze()
+        try:
+            yield
+        finally:
+            place.server.thaw()
+
+    app = reference.application(**{**place.options, "deadline": 1.0})
+    with serving(app) as url:
+        report = audit.run(url, only=[38, 39], outage=outage, deadline=1.0, threads=4)
+    assert [result.outcome for result in report] == ["pass", "pass"], str(report)
+
+
+def test_what_is_planted_in_the_store_is_harmless():
+    store = CountingStore()
+
+    def overwrite(data):
+        for key, record in store._records.items():
+            fields = dict.fromkeys(record.fields, data)
+            store._records[key] = record._replace(fields=fields)
+
+    app = reference.application(type=store)
+    with serving(app) as url:
+        report = audit.run(
+            url, only=[3, 35, 37], overwrite=overwrite, store_calls=lambda: len(store.trips)
+        )
+    assert [result.outcome for result in report] == ["pass"] * 3, str(report)
+    assert "no store call" in report.of(3).evidence
