@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -224,6 +225,14 @@ RULES: Final = (
         "carrier: put carriers in URLs last",
     ),
     Rule(
+        "beaker_ids",
+        "beaker_ids_until",
+        lambda settings: settings["beaker_ids_until"] is not None,
+        "ids that Beaker issued open what was imported, and who knew one then knows it now. When "
+        "the day is over, take it out, and beaker_secret with it",
+        "note",
+    ),
+    Rule(
         "cookie_domain",
         "cookie_domain",
         lambda settings: _has_cookie(settings) and settings["cookie_domain"] is not None,
@@ -420,12 +429,15 @@ class _Section:
     def _make(self) -> None:
         """Make what the application would make of the options, but for the store."""
         settings = self.settings
-        secrets = {name: fresh_secret() for name in SECRETS if settings[name]}
+        # Nothing is to be said twice: the manager warns of these in the log.
+        said: dict[str, Any] = {name: fresh_secret() for name in SECRETS if settings[name]}
+        if settings["beaker_ids_until"]:
+            said["beaker_ids_until"] = datetime.max.replace(tzinfo=UTC)
         store = _store(settings)
         try:
             agree(settings)
             type = store if store == "cookie" else Nowhere()
-            SessionManager(None, **{**settings, **secrets, "type": type})
+            SessionManager(None, **{**settings, **said, "type": type})
             if store != "cookie":
                 cls, chosen = arguments(store, settings)
                 if store in STORES:  # none of ours does anything before it is asked for a record

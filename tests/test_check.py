@@ -214,6 +214,7 @@ def test_every_rule_is_tried():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("beaker_ids", {**SAFE, "nocookie.beaker_ids_until": "2001-01-01"}),
         ("cookie_domain", {**SAFE, "nocookie.cookie_domain": ".example.com"}),
         ("stateless", {**SAFE, "nocookie.type": "cookie", "nocookie.secret": SECRET}),
         ("long", {**SAFE, "nocookie.lifetime": "2592001"}),
@@ -228,7 +229,7 @@ def test_what_is_to_be_thought_about_is_a_note_and_fine(run, ini, name, options)
 
 def test_every_note_is_tried():
     assert {rule.name for rule in RULES if rule.kind == "note"} == {
-        *("cookie_domain", "stateless", "long", "url")
+        *("beaker_ids", "cookie_domain", "stateless", "long", "url")
     }
 
 
@@ -563,7 +564,8 @@ def test_the_finder_of_an_application_is_not_imported(ini, tmp_path, monkeypatch
 
 def test_nothing_is_logged(ini, caplog):
     caplog.set_level(logging.DEBUG)
-    check(ini({**SAFE, "nocookie.secret": "somesecret"}))
+    options = {"nocookie.secret": "somesecret", "nocookie.beaker_ids_until": "2001-01-01"}
+    check(ini({**SAFE, **options}))
     assert caplog.records == []
 
 
