@@ -10,13 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nocookie import ConfigError, cli
 from nocookie.adapters.paste import session_filter_app_factory
 from nocookie.checking import BEAKER, DEFAULTS, RULES, check
 from nocookie.commands.check import ACCEPTED
 from nocookie.manager import SessionManager
-from nocookie.options import OPTIONS, REFUSED
+from nocookie.options import OPTIONS, PREFIXES, REFUSED
 from nocookie.stores import close_all
 from nocookie.strength import fresh_secret
 
@@ -320,6 +322,39 @@ def test_what_is_not_refused_the_application_takes(tmp_path, options, monkeypatc
         SessionManager(
             {key: value.replace("%(here)s", str(tmp_path)) for key, value in options.items()}
         )
+    finally:
+        close_all()
+
+
+NAMES = sorted(OPTIONS.keys() - {"clock", "engine"}) + ["tmeout", "lock_dir", "validate_key"]
+VALUES = [
+    *("true", "no", "none", "", "0", "5", "1e999", "x", "a b", "\u00e9", SECRET, "2030-12-31"),
+    *("memory", "file", "redis", "memcached", "sqlalchemy", "cookie", "dbm", "ext:redis", "oops"),
+    *("redis://127.0.0.1", "127.0.0.1:1", "sqlite:///x.db", "https://shop.example", "http://a b"),
+    *("header", "query:sid", "path:~", "cookie, header:X-Id", "bearer:x", "param:s;id"),
+    *("html", "location", "off", "raise", "pickle", "json", "Lax", "None", "full"),
+]
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(PREFIXES), st.sampled_from(NAMES)).map("".join),
+        st.sampled_from(VALUES),
+        min_size=1,
+        max_size=6,
+    )
+)
+@settings(max_examples=300)
+def test_the_middleware_and_the_check_are_of_one_mind(tmp_path_factory, options):
+    file = tmp_path_factory.getbasetemp() / "generated.ini"
+    file.write_text(section(options), "utf-8")
+    (report,) = check(file)
+    try:
+        SessionManager(options)
+    except ConfigError:
+        assert report.status == 2
+    else:
+        assert report.status < 2
     finally:
         close_all()
 

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from email.message import Message
 from http.cookiejar import CookieJar
 
 import pytest
 from helpers import serve
+from hypothesis import given
+from hypothesis import strategies as st
 from webob import Request
 
 from nocookie import ConfigError, Cookie, FirstOf, Header, SessionMiddleware, session
@@ -134,9 +136,11 @@ def test_a_cookie_may_outlive_the_browser(wrap, expires, seconds):
     assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", sent["expires"])
 
 
-def test_a_datetime_is_a_moment(wrap):
-    moment = datetime.now(UTC) + timedelta(hours=1)
-    sent = attributes(get(wrap(cookie_expires=moment), "/write"))
+@pytest.mark.parametrize("zone", [UTC, None, timezone(timedelta(hours=5))])
+def test_a_datetime_is_a_moment_in_utc_unless_it_says_otherwise(wrap, zone):
+    moment = datetime.now(zone or UTC) + timedelta(hours=1)
+    expires = moment if zone else moment.replace(tzinfo=None)
+    sent = attributes(get(wrap(cookie_expires=expires), "/write"))
     assert 3500 < int(sent["max-age"]) <= 3600
 
 
@@ -180,6 +184,19 @@ def test_a_malformed_neighbour_hides_nothing(wrap, neighbours):
     app = wrap()
     cookie = pair(get(app, "/write"))
     assert get(app, "/write", neighbours.format(*[cookie] * 2)).body == b"2"
+
+
+#: What may stand in a header, the name of our cookie apart.
+NEIGHBOURS = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0")).filter(
+    lambda text: "nocookie" not in text
+)
+
+
+@given(NEIGHBOURS, NEIGHBOURS)
+def test_no_neighbour_whatever_it_is_hides_anything(before, after):
+    app = SessionMiddleware(visit)
+    cookie = pair(get(app, "/write"))
+    assert get(app, "/read", f"{before};{cookie}; {after}").body == b"1"
 
 
 def test_a_cookie_that_is_not_signed_is_refused(wrap):
