@@ -317,14 +317,13 @@ def _sections(file: IniFile) -> list[str]:
     names = [
         name
         for name in file.sections
-        if _egg(file, name)
-        or any(is_ours(key) and file.line(name, key) is not None for key in file.keys(name))
+        if _egg(file, name) or any(is_ours(key) and file.has(name, key) for key in file.keys(name))
     ]
     if names:
         return names
     if any(is_ours(key) for key in file.keys("DEFAULT")):
         return ["DEFAULT"]
-    names = [name for name in file.sections if file.line(name, "cache_dir") is not None]
+    names = [name for name in file.sections if file.has(name, "cache_dir")]
     if not names:
         raise ConfigError(f"{file.path} has no section that configures sessions")
     return names
@@ -354,7 +353,7 @@ class _Section:
         """As the middleware and the eggs for Paste put them together."""
         written = {key: self.file.value(self.name, key) for key in self._keys()}
         folder = written.pop("cache_dir", "")
-        here = {key: value for key, value in written.items() if self._number(key) is not None}
+        here = {key: value for key, value in written.items() if self.file.has(self.name, key)}
         shared = {key: value for key, value in written.items() if key not in here}
         found = by_name(shared) | by_name(here) if self.egg else by_name(written)
         for key in written:
@@ -374,7 +373,7 @@ class _Section:
 
     def _keys(self) -> Iterator[str]:
         for key in self.file.keys(self.name):
-            own = self.egg and self._number(key) is not None and key not in _PASTE
+            own = self.egg and self.file.has(self.name, key) and key not in _PASTE
             if is_ours(key) or key == "cache_dir" or (own and not key.startswith(("set ", "get "))):
                 yield key
 

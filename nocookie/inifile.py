@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from configparser import ConfigParser
+from configparser import ConfigParser, RawConfigParser
 from configparser import Error as ParserError
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,8 @@ from nocookie.options import PREFIXES
 
 __all__ = ["IniFile", "is_ours", "read"]
 
-#: A section, or a key with what is between it and its value, at the beginning of a line.
-_LINE: Final = re.compile(r"\[(?P<section>[^]]+)\]|(?P<key>[^\s#;=:\[][^=:]*?)\s*[=:]")
+#: A section, or a key with what is between it and its value.
+_LINE: Final = re.compile(r"\[(?P<section>[^]]+)\]|\s*(?P<key>[^\s#;=:\[][^=:]*?)\s*[=:]")
 
 
 def is_ours(key: str) -> bool:
@@ -39,9 +39,13 @@ class IniFile:
         at = path.absolute()
         self._parser = ConfigParser({"here": str(at.parent), "__file__": str(at)})
         self._parser.optionxform = str  # type: ignore[assignment,method-assign]
+        # For this one [DEFAULT] is a section as any.
+        self._written = RawConfigParser(default_section="")
+        self._written.optionxform = str  # type: ignore[assignment,method-assign]
         try:
             text = path.read_text("utf-8")
             self._parser.read_string(text)
+            self._written.read_string(text)
         except (ParserError, ValueError, OSError) as error:
             raise ConfigError(f"{path} cannot be read as an ini file{_line(error)}") from None
         self._lines = _lines(text)
@@ -62,10 +66,13 @@ class IniFile:
         """Return the keys of a section and those that it has of `[DEFAULT]`."""
         return list(self._parser[section])
 
+    def has(self, section: str, key: str) -> bool:
+        """Whether a key is written in a section itself, and not in `[DEFAULT]` alone."""
+        return self._written.has_option(section, key)
+
     def line(self, section: str, key: str) -> int | None:
-        """Return the number of the line that a key of a section is on; None if it is not written
-        there, but perhaps in `[DEFAULT]`."""
-        return self._lines.get((section, key))
+        """Return the number of the line of a key that the section itself has."""
+        return self._lines.get((section, key)) if self.has(section, key) else None
 
     def value(self, section: str, key: str) -> str:
         """Return what is written, with what it refers to. Raises `ConfigError`."""
@@ -79,7 +86,7 @@ class IniFile:
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:
-    found = {}
+    found: dict[tuple[str, str], int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.match(line)
@@ -88,7 +95,7 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
         if match["section"] is not None:
             section = match["section"]
         else:
-            found[section, match["key"]] = number
+            found.setdefault((section, match["key"]), number)
     return found
 
 

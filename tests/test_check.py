@@ -1,5 +1,6 @@
 """`nocookie check`: what a configuration means, and what is not safe about it."""
 
+import inspect
 import itertools
 import json
 import logging
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from beaker import session as beaker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -403,6 +405,20 @@ def test_what_is_told_of_beaker_is_of_options_that_there_are():
     assert BEAKER.keys() | DEFAULTS.keys() <= OPTIONS.keys()
 
 
+def test_what_is_told_of_beakers_defaults_is_so():
+    taken = inspect.signature(beaker.Session).parameters
+    for name, default in [
+        ("key", "beaker.session.id"),
+        ("httponly", False),
+        ("timeout", None),
+        ("data_serializer", "pickle"),
+        ("use_cookies", True),
+        ("cookie_expires", True),
+    ]:
+        assert taken[name].default == default
+    assert "lifetime" not in taken
+
+
 def test_the_numbers_are_those_of_the_file(ini):
     text = (
         "# ours\n\n[DEFAULT]\nsession.timeout = 60\n\n[app:main]\nuse=egg:a\n; no\nsession.key: a\n"
@@ -414,6 +430,17 @@ def test_the_numbers_are_those_of_the_file(ini):
         [shared, (9, "session.key"), (10, "session.secret"), (13, "session.auto")],
         [shared, (16, "session.key")],
     ]
+
+
+def test_an_ini_file_may_be_indented(ini):
+    text = "[DEFAULT]\n  session.auto = 1\n[filter:a]\n  use = egg:nocookie#session\n\n  key = a\n"
+    text += "  secret =\n     key = one\n     two\n"
+    (report,) = check(ini(text))
+    told = [(line.number, line.key) for line in report.lines]
+    assert told == [(None, "session.auto"), (6, "key"), (7, "secret")]
+    assert [(f.name, f.number) for f in report.findings if f.name == "secret"] == [
+        ("secret", 7)
+    ] * 2
 
 
 def test_cache_dir_gives_the_data_dir(ini, tmp_path):
