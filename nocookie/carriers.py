@@ -529,6 +529,8 @@ class FirstOf:
         if not carriers:
             raise ConfigError("find_id is an empty list; name a carrier or a callable")
         self.carriers = carriers_from(carriers)
+        #: As they were written: text may mean another cookie where options for one are given.
+        self.written = carriers
 
     def find(self, request: Request) -> str | None:
         for carrier in self.carriers:
@@ -569,7 +571,7 @@ def carriers_from(find_id: Any, cookie: Callable[..., Carrier] = Cookie) -> tupl
     if isinstance(find_id, str):
         return tuple(_from_text(part.strip(), cookie) for part in find_id.split(","))
     if isinstance(find_id, FirstOf):
-        return find_id.carriers
+        return carriers_from(find_id.written, cookie)
     if isinstance(find_id, type):
         raise ConfigError(f"find_id is the class {find_id.__name__}; call it: {find_id.__name__}()")
     if isinstance(find_id, Carrier):

@@ -226,7 +226,15 @@ def test_browsers_and_api_clients_share_one_application(wrap):
     assert rotated.header("Set-Cookie") is None
 
 
-@pytest.mark.parametrize(("written", "name"), [("cookie", "shop"), ("cookie:sid", "sid")])
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("cookie, header:X-Session-Id", "shop"),
+        ("cookie:sid, header:X-Session-Id", "sid"),
+        (["cookie", Header()], "shop"),
+        (FirstOf("cookie:sid", Header()), "sid"),
+    ],
+)
 def test_a_cookie_among_other_carriers_has_the_attributes_that_are_configured(wrap, written, name):
     options = {
         "key": "shop",
@@ -234,7 +242,7 @@ def test_a_cookie_among_other_carriers_has_the_attributes_that_are_configured(wr
         "cookie_domain": "example.com",
         "samesite": "Strict",
     }
-    app = wrap(use_cookies=False, find_id=f"{written}, header:X-Session-Id", **options)
+    app = wrap(use_cookies=False, find_id=written, **options)
     answer = get(app, "/write")
     assert pair(answer).startswith(f"{name}=")
     expected = {"domain": "example.com", "path": "/", "samesite": "Strict"}
