@@ -164,9 +164,9 @@ class MemcachedStore:
         seal: bytes | None = None,
     ) -> None:
         def saved(record: Record) -> Record:
-            if expect is not None and expect != record.version:
-                raise VersionChanged
             fields, created, accessed, expires, version, its_seal = record
+            if expect is not None and expect != version:
+                raise VersionChanged
             fields = merge(fields, delta)
             return new_record((fields, created, accessed, expires, version + 1, its_seal))
 

@@ -39,7 +39,7 @@ class TimedSocket:
             self._poll.register(sock, select.POLLIN)
 
     def sendall(self, data: bytes) -> None:
-        sent = self._wait(self._send, data)
+        sent: int = self._wait(self._send, data)
         while sent < len(data):
             sent += self._wait(self._send, memoryview(data)[sent:])
 
