@@ -1,11 +1,17 @@
 """The reference application passes its audit: every carrier, over every store."""
 
 import contextlib
+import json
 import logging
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 from helpers import CountingStore
-from stores.places import places
+from realservers import free_port, wait_until
+from stores.places import needs, places
 
 from nocookie.errors import StoreError
 from nocookie.stores.base import Purgeable
@@ -155,3 +161,82 @@ def test_what_is_planted_in_the_store_is_harmless():
         )
     assert [result.outcome for result in report] == ["pass"] * 3, str(report)
     assert "no store call" in report.of(3).evidence
+
+
+# -- a real server -------------------------------------------------------------------------------
+
+#: Two processes of four threads, and an access log. A worker that is told to stop while it starts
+#: does not hear it, and is waited for.
+GUNICORN = (
+    *("-m", "gunicorn", "--workers=2", "--threads=4", "--no-control-socket"),
+    *("--graceful-timeout=3", "--access-logfile=access.log", "served:application"),
+)
+
+
+@contextlib.contextmanager
+def served(folder, options):
+    """Serve the reference application with these options, which are JSON; give its URL."""
+    (folder / "served.py").write_text(
+        "import json\nfrom nocookie.testing import reference\n"
+        f"application = reference.application(**json.loads({json.dumps(options)!r}))\n"
+    )
+    port = free_port()
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                *GUNICORN[:-1],
+                f"--bind=127.0.0.1:{port}",
+                GUNICORN[-1],
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(
+                lambda: process.poll() is not None or answers(port),
+                lambda: (folder / "log").read_text(),
+            )
+            assert process.poll() is None, (folder / "log").read_text()
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
+
+
+def answers(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("carrier", BUILDS)
+@places("shared")
+def test_it_passes_under_a_server_of_two_processes(place, carrier, tmp_path):
+    needs("gunicorn")
+    (tmp_path / "server").mkdir()
+    with served(
+        tmp_path / "server", {"find_id": carrier, **BUILDS[carrier], **place.options}
+    ) as url:
+        report = audit.run(
+            url,
+            carrier=carrier,
+            endpoints=reference.ENDPOINTS,
+            store_dump=place.dump,
+            log_text=(tmp_path / "server" / "log").read_text,
+            access_log=(tmp_path / "server" / "access.log").read_text,
+            ids=300,
+            rounds=10,
+        )
+    assert not report.failed, str(report)

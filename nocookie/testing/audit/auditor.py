@@ -177,17 +177,10 @@ class Auditor:
 
     # -- evidence
 
-    def pieces(self) -> dict[str, str]:
-        """Return what gives an id away, with the id: so many of its characters in a row that
-        chance does not write them. 48 bits are 8 characters, or 12 hexadecimal digits."""
-        size = 12 if all(_is_hex(id) for id in self.issued) else 8
-        return {
-            id[at : at + size]: id for id in self.issued for at in range(max(1, len(id) - size + 1))
-        }
-
-    def traces(self, text: str) -> int:
-        """Return how many of the issued ids can be read in *text*, whole or in pieces."""
-        pieces = self.pieces()
+    def traces(self, text: str, ids: Iterable[str] | None = None) -> int:
+        """Return how many of these ids, or of all that were issued, can be read in *text*, whole
+        or in pieces."""
+        pieces = _pieces(self.issued if ids is None else ids)
         found = set()
         # In megabytes, not every place is looked at: what is 4 characters longer is found still.
         step = 1 if len(text) < 1_000_000 else 4
@@ -198,7 +191,7 @@ class Auditor:
 
     def masker(self) -> Callable[[str], str]:
         """Return what masks the words that give away an id which was issued to us."""
-        pieces = self.pieces()
+        pieces = _pieces(self.issued)
         sizes = {len(piece) for piece in pieces}
 
         def mask(word: re.Match[str]) -> str:
@@ -210,6 +203,14 @@ class Auditor:
             return word[0]
 
         return lambda text: re.sub(r"[^\s\"'<>=&/?:;,]+", mask, text)
+
+
+def _pieces(ids: Iterable[str]) -> dict[str, str]:
+    """Return what gives an id away, with the id: so many of its characters in a row that chance
+    does not write them. 48 bits are 8 characters, or 12 hexadecimal digits."""
+    ids = list(ids)
+    size = 12 if all(map(_is_hex, ids)) else 8
+    return {id[at : at + size]: id for id in ids for at in range(max(1, len(id) - size + 1))}
 
 
 def _is_hex(text: str) -> bool:

@@ -24,14 +24,21 @@ def _only_in_urls(audit: Auditor) -> None:
 def masked(audit: Auditor) -> str:
     _only_in_urls(audit)
     log = audit.hook("access_log", "what the server logs of requests")
-    audit.known()[0].ask("get")
+    # Ids where they belong: of what an attacker writes elsewhere, nobody knows what it is.
+    ids = set()
+    for _ in range(5):
+        visitor, _ = audit.known()
+        for name in ("get", "page", "rotate", "boom", "login", "logout"):
+            if audit.has(name):
+                ids.add(visitor.id or "")
+                visitor.ask(name, k="k", user="ada")
     text = log()
     if not text.strip():
         raise Failed("the access log is empty: it is not the log of these requests")
-    found = audit.traces(text)
+    found = audit.traces(text, ids)
     if found:
-        raise Failed(f"{found} ids are in the access log")
-    return f"{len(audit.issued)} ids, none in the access log"
+        raise Failed(f"{found} of {len(ids)} ids are in the access log")
+    return f"{len(ids)} ids, none in the access log"
 
 
 @check(26)
