@@ -13,6 +13,7 @@ from audit.toy import Toy
 from nocookie.errors import ConfigError
 from nocookie.testing import audit, reference
 from nocookie.testing.audit.auditor import Auditor
+from nocookie.testing.audit.client import Answer
 from nocookie.testing.audit.elsewhere import leads_elsewhere, ways_elsewhere
 from nocookie.testing.serving import serving
 
@@ -64,6 +65,24 @@ def test_no_report_holds_an_id(carrier):
     text = report.as_json() + str(report)
     assert not [id for id in issued if any(id[n : n + 12] in text for n in range(len(id) - 12))]
     assert "[id " in text
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("sid=abc; Path=/", "abc"),
+        ('sid="abc"; Max-Age=60; Expires=Fri, 01 Jan 2100 00:00:00 GMT', "abc"),
+        ("sid=abc; Expires=nonsense; Max-Age=x", "abc"),
+        ("sid=abc; expires=Thu, 01 Jan 1970 00:00:00 GMT", None),
+        ("sid=abc; Max-Age=0; path=/", None),
+        ("sid=; Path=/", None),
+        ("other=abc", None),
+    ],
+)
+def test_a_cookie_that_is_taken_away_gives_no_id(line, told):
+    auditor = Auditor(audit.Target(base=PAGE, carrier="cookie:sid"))
+    answer = Answer(200, [("Set-Cookie", "x=1"), ("Set-Cookie", line)], b"", 0.0)
+    assert auditor.told(answer) == told
 
 
 def test_words_of_evidence_with_an_id_in_them_are_masked():

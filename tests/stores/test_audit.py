@@ -99,6 +99,19 @@ def test_the_reference_application_passes(place, carrier, clock, log):
     assert {result.number for result in report.not_applicable} == not_applicable, str(report)
 
 
+@pytest.mark.parametrize(
+    ("carrier", "options"),
+    [("cookie:nocookie.session.id", {"use_cookies": True}), ("bearer", {"find_id": "bearer"})],
+)
+def test_so_it_does_with_ids_in_other_places(carrier, options):
+    with serving(reference.application(type=CountingStore(), **options)) as url:
+        report = audit.run(
+            url, carrier=carrier, endpoints=reference.ENDPOINTS, ids=300, rounds=5, threads=4
+        )
+    assert not report.failed, str(report)
+    assert ("REQ-31" in {result.name for result in report.passed}) == (carrier != "bearer")
+
+
 @places()
 def test_an_outage_is_told(place, monkeypatch):
     """A store that fails at once, and then works again."""

@@ -7,8 +7,9 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote
@@ -18,7 +19,7 @@ from nocookie.testing.audit.elsewhere import leads_elsewhere
 from nocookie.testing.audit.requirements import Failed, NotApplicable
 from nocookie.testing.audit.target import Endpoint, Target
 
-__all__ = ["WAIT", "Auditor", "Visitor", "fields_of", "links_of", "marker_text"]
+__all__ = ["WAIT", "Auditor", "Visitor", "cookies_of", "fields_of", "links_of", "marker_text"]
 
 T = TypeVar("T")
 
@@ -100,13 +101,7 @@ class Auditor:
     def told(self, answer: Answer) -> str | None:
         """Return the id that an answer gives to its client, or None."""
         if self.target.kind == "cookie":
-            for name, value in answer.headers:
-                if name.lower() == "set-cookie":
-                    crumb, _, rest = value.partition(";")
-                    key, _, text = crumb.partition("=")
-                    if key.strip() == self.target.name and "max-age=0" not in rest.lower():
-                        return text.strip(' "') or None
-            return None
+            return next(cookies_of(answer, self.target.name), None)
         id = answer.header(self.target.id_header)
         if id or self._in_url is None:
             return id or None
@@ -254,6 +249,28 @@ class Visitor:
         if answer.status >= 500:
             raise Failed(f"/get answered {answer.status}")
         return answer.status < 400 and marker in answer.text
+
+
+def cookies_of(answer: Answer, name: str) -> Iterator[str]:
+    """Yield the values that an answer gives to a cookie: not those that it is taken away with."""
+    for header, line in answer.headers:
+        if header.lower() == "set-cookie":
+            crumb, *attributes = line.split(";")
+            key, _, value = crumb.partition("=")
+            if key.strip() == name and value and not any(map(_has_passed, attributes)):
+                yield value.strip(' "')
+
+
+def _has_passed(attribute: str) -> bool:
+    key, _, value = attribute.strip().partition("=")
+    try:
+        if key.lower() == "max-age":
+            return int(value) <= 0
+        if key.lower() == "expires":
+            return parsedate_to_datetime(value).timestamp() < time.time()
+    except ValueError:
+        pass  # browsers ignore what they cannot read (RFC 6265, section 5.2)
+    return False
 
 
 class _Links(HTMLParser):
