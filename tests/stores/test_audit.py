@@ -46,16 +46,13 @@ class Log(logging.Handler):
 
 
 @pytest.fixture
-def log():
+def log(caplog):
     log = Log()
-    root = logging.getLogger()
-    before, nocookie = root.level, logging.getLogger("nocookie")
-    root.addHandler(log)
-    root.setLevel(logging.DEBUG)
+    for name in (None, "nocookie"):
+        caplog.set_level("DEBUG", name)
+    logging.getLogger().addHandler(log)
     yield log
-    root.removeHandler(log)
-    root.setLevel(before)
-    assert nocookie.level == logging.NOTSET
+    logging.getLogger().removeHandler(log)
 
 
 def count(store):
