@@ -50,6 +50,7 @@ ENDPOINTS: Final[Mapping[str, str]] = {
     "page": "/page",
     "go": "/go?to={to}",
     "token": "/token",
+    "admin": "/admin",
     "guarded": "POST /guarded _authentication_token={token}",
 }
 
@@ -239,6 +240,13 @@ def guarded(request: Request) -> Response:
     return _json("done")
 
 
+def admin(request: Request) -> Response:
+    """What nobody may see who has not logged in, whatever path leads here."""
+    if "user" not in session:
+        return Response("Log in first.\n", 403, content_type="text/plain")
+    return _json("the accounts")
+
+
 def _given(request: Request, name: str) -> str:
     value = request.params.get(name)
     return value if isinstance(value, str) else ""
@@ -252,7 +260,7 @@ HANDLERS: Final[Mapping[str, Callable[[Request], Response]]] = {
     f"/{handle.__name__}": handle
     for handle in (
         *(get, set, incr, append, fill, slow, slowread, login, logout, rotate, boom, stream),
-        *(page, go, token, guarded),
+        *(page, go, token, guarded, admin),
     )
 }
 
