@@ -211,6 +211,20 @@ MUTANTS = [
         "stores/test_file.py",
     ),
     Mutant(
+        "a session that is destroyed while it is rotated does not live on (Redis)",
+        "stores/redis.py", "old, new.encode(), until=soon) != 1:",
+        "old, new.encode(), until=soon) is None:", "stores/test_redis.py",
+    ),
+    Mutant(
+        "a session that is destroyed while it is rotated does not live on (memcached)",
+        "stores/memcached.py", "if not self._delete(old, soon):",
+        "if self._delete(old, soon) is None:", "stores/test_memcached.py",
+    ),
+    Mutant(
+        "an answer of memcached about another key is refused",
+        "stores/memcached_wire.py", " or its_name != name", "", "stores/test_memcached.py",
+    ),
+    Mutant(
         "a published secret is warned about",
         "strength.py", "    if where is not None:\n", "    if False:\n", "test_strength test_check",
     ),
