@@ -25,6 +25,7 @@ LAYERS = [
     ["nocookie.options"],
     ["nocookie.places"],
     ["nocookie.rewriting", "nocookie.markup"],
+    ["nocookie.plain"],
     ["nocookie.html"],
     ["nocookie.stores.base"],
     ["nocookie.local"],
