@@ -17,7 +17,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help demo test lint bench bench-stores bench-scale mutants docs clean
+.PHONY: help demo test lint bench bench-stores bench-scale bench-rewriter mutants docs clean
 
 help:
 	@echo 'make demo    serve the demo on 127.0.0.1:8000 (PORT=8123 make demo: on another port)'
@@ -26,6 +26,7 @@ help:
 	@echo 'make bench   measure what a request costs, beside Beaker'
 	@echo 'make bench-stores measure what it costs on each store, beside Beaker'
 	@echo 'make bench-scale measure stores with up to a million sessions, and what a purge costs'
+	@echo 'make bench-rewriter measure what rewriting a page costs, beside other rewriters, and count who is right'
 	@echo 'make mutants break the code on purpose and see which test notices'
 	@echo 'make docs    write docs/configuration.md from the table of options'
 	@echo 'make clean   remove what these made, except the data of the demo'
@@ -51,6 +52,10 @@ bench-stores: .venv-bench/bin/.installed
 
 bench-scale: .venv-bench/bin/.installed
 	.venv-bench/bin/python tests/bench/scale.py $(BENCH)
+
+bench-rewriter: .venv-bench/bin/.installed
+	.venv-bench/bin/python tests/realservers/install.py php
+	.venv-bench/bin/python tests/bench/rewriters.py $(BENCH)
 
 mutants: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet '.[crypto,redis,memcached,sqlalchemy]' --group test

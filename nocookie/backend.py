@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from nocookie.beaker_ids import BeakerIds
 from nocookie.codecs import JsonCodec, PickleCodec
 from nocookie.errors import NocookieError
 from nocookie.events import Events
@@ -81,6 +82,11 @@ class Backend:
             else:
                 self.ids = SignedIds(secrets) if secrets else RandomIds()
             self.store = open_store(type, settings) if isinstance(type, str) else type
+        #: The same scheme as `ids` where Beaker's are recognised too.
+        self.beaker_ids: BeakerIds | None = None
+        if settings["beaker_ids_until"] is not None:
+            until = settings["beaker_ids_until"].timestamp()
+            self.ids = self.beaker_ids = BeakerIds(self.ids, until, self.clock)
         #: How a request reads a record: with the touch that is due, where one trip can do both.
         self.load: Callable[[str], Record | Missing | Moved] = self.store.load
         if isinstance(self.store, Renewing):

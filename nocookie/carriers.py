@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = [
+    "SCHEMES",
     "AmbiguousId",
     "Bearer",
     "BodyFilter",
@@ -528,6 +529,8 @@ class FirstOf:
         if not carriers:
             raise ConfigError("find_id is an empty list; name a carrier or a callable")
         self.carriers = carriers_from(carriers)
+        #: As they were written: text may mean another cookie where options for one are given.
+        self.written = carriers
 
     def find(self, request: Request) -> str | None:
         for carrier in self.carriers:
@@ -550,7 +553,7 @@ class FirstOf:
 # -- what a user writes as find_id ---------------------------------------------------------------
 
 #: The ini spelling of each carrier: `scheme:argument`, or `scheme` alone.
-_SCHEMES: Final[Mapping[str, Callable[..., Carrier]]] = {
+SCHEMES: Final[Mapping[str, Callable[..., Carrier]]] = {
     "header": Header,
     "bearer": Bearer,
     "query": Query,
@@ -561,13 +564,14 @@ _SCHEMES: Final[Mapping[str, Callable[..., Carrier]]] = {
 }
 
 
-def carriers_from(find_id: Any) -> tuple[Carrier, ...]:
+def carriers_from(find_id: Any, cookie: Callable[..., Carrier] = Cookie) -> tuple[Carrier, ...]:
     """Return the carriers that *find_id* means: a carrier, a callable, the text of one, or a
-    list of these. Raises `ConfigError`."""
+    list of these. *cookie* makes the one of the text `cookie` or `cookie:name`. Raises
+    `ConfigError`."""
     if isinstance(find_id, str):
-        return tuple(_from_text(part.strip()) for part in find_id.split(","))
+        return tuple(_from_text(part.strip(), cookie) for part in find_id.split(","))
     if isinstance(find_id, FirstOf):
-        return find_id.carriers
+        return carriers_from(find_id.written, cookie)
     if isinstance(find_id, type):
         raise ConfigError(f"find_id is the class {find_id.__name__}; call it: {find_id.__name__}()")
     if isinstance(find_id, Carrier):
@@ -575,7 +579,7 @@ def carriers_from(find_id: Any) -> tuple[Carrier, ...]:
     if isinstance(find_id, (list, tuple)):
         if not find_id:
             raise ConfigError("find_id is an empty list; name a carrier or a callable")
-        return tuple(carrier for item in find_id for carrier in carriers_from(item))
+        return tuple(carrier for item in find_id for carrier in carriers_from(item, cookie))
     if callable(find_id):
         return (Callback(find_id),)
     raise ConfigError(
@@ -583,23 +587,23 @@ def carriers_from(find_id: Any) -> tuple[Carrier, ...]:
     )
 
 
-def _from_text(text: str) -> Carrier:
+def _from_text(text: str, cookie: Callable[..., Carrier]) -> Carrier:
     scheme, colon, argument = text.partition(":")
-    make = _SCHEMES.get(scheme.lower())
+    make = cookie if scheme.lower() == "cookie" else SCHEMES.get(scheme.lower())
     if make is not None:
         if scheme.lower() == "bearer" and colon:
             raise ConfigError("find_id: bearer takes no argument")
         return make(argument.strip()) if colon else make()
     if not colon or not argument.isidentifier():
         raise ConfigError(
-            f"find_id = {text!r} is neither a carrier ({', '.join(_SCHEMES)}) "
+            f"find_id = {text!r} is neither a carrier ({', '.join(SCHEMES)}) "
             "nor package.module:callable"
         )
     try:
         found = getattr(importlib.import_module(scheme), argument)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"find_id = {text!r} is none of the carriers {', '.join(_SCHEMES)}, and cannot be "
+            f"find_id = {text!r} is none of the carriers {', '.join(SCHEMES)}, and cannot be "
             f"imported: {error}"
         ) from error
     (carrier,) = carriers_from(found)

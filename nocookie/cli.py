@@ -20,7 +20,9 @@ __all__ = ["COMMANDS", "main"]
 #: Name -> the module in `nocookie.commands` that has it as `command`. It is imported when the
 #: command is called: none has to wait for what only another needs.
 COMMANDS: Final[Mapping[str, str]] = {
+    "check": "check",
     "demo": "demo",
+    "import": "import_sessions",
     "make-config": "make_config",
     "purge": "purge",
     "secret": "secret",

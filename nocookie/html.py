@@ -19,7 +19,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from typing import Final
-from urllib.parse import quote
 
 from nocookie.markup import (
     ATTRIBUTES,
@@ -33,14 +32,9 @@ from nocookie.markup import (
     CDATA_LOWER,
     DEPTH_LIMIT,
     DULL,
-    ESCAPES,
-    FIRST,
     FORMATTING,
-    FURTHER,
     HOLDS_HTML,
-    HOST,
     IS_TAG,
-    LINK,
     NOSCRIPT_END,
     OTHER,
     PLAIN,
@@ -57,10 +51,11 @@ from nocookie.markup import (
     beginning,
     closes_itself,
     decoded,
-    plain_links,
+    escaped,
     written,
 )
 from nocookie.places import Base, Edits, InQuery
+from nocookie.plain import plain_markup
 from nocookie.rewriting import Scope
 
 __all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable"]
@@ -162,6 +157,63 @@ class HtmlRewriter:
     Give *sniffed* as true if the response names no charset, so that browsers guess one.
     """
 
+    # How a page begins. On the class, where it costs nothing.
+
+    #: Whether the rest goes through as it is.
+    _off = False
+    _is_first = True
+
+    #: The input that is not consumed yet. Its first `_ghost` bytes were not in the page: they
+    #: stand for a longer beginning that has gone out.
+    _buffer = b""
+    #: More of it, kept apart as long as no tag can end in it.
+    _waiting: list[bytes]
+    _waiting_size = 0
+    _ghost = 0
+    #: Where in the page the buffer starts.
+    _offset = 0
+    #: Up to where the buffer has gone to `_out`.
+    _copied = 0
+    #: What goes out, and whether anything in it waits for a decision.
+    _out: list[bytes | memoryview | _Held]
+    _is_holding = False
+
+    #: The element we are in whose content is text.
+    _raw: bytes | None = None
+    #: 0 script, 1 `<!--` in it, 2 `<script` in that (HTML, "script data escaped" and on).
+    _escaped = 0
+    #: An element whose content must be plain for both readings to agree.
+    _plain: bytes | None = None
+    _foreign: list[bytes]
+    _select = 0
+    _template = 0
+    _in_noscript = False
+    #: Whether we may be in a frameset, in svg or in select for all we know.
+    _lost = False
+    _has_table = False
+
+    #: Elements open since the outermost that counts; is each closed in its order?
+    _open: list[bytes]
+    _untidy = False
+
+    _form: _Form | None = None
+    #: Forms that wait for the end of the page, the open one among them.
+    _pending: list[_Form]
+    #: Whether an open form may be closed or not, for all we know: then no other gets an id.
+    _form_is_stuck = False
+    #: Whether a submitter that names its form by id leads to another origin.
+    _foreign_by_name = False
+
+    _has_base = False
+    #: Whether there may be a base, and we cannot tell which: then no relative URL gets an id.
+    _is_blind = False
+    #: The base of relative URLs that went out with the id: another would lead them elsewhere.
+    _relied: Base | None = None
+
+    _input = b""
+    #: What takes plain markup, as long as no base is there.
+    _usual: re.Pattern[bytes] | None = None
+
     def __init__(
         self,
         scope: Scope,
@@ -176,61 +228,21 @@ class HtmlRewriter:
         self._tag_limit = tag_limit
         self._form_limit = form_limit
         self._on_leak = on_leak
+        self._id = scope.id.encode()
+        self._roots = scope.roots
         self._field = scope.place.field
-        #: What finds plain links, as long as no base is there; what they get.
-        self._links: re.Pattern[bytes] | None = None
         if isinstance(scope.place, InQuery) and scope.at_home and scope.base.own:
-            mount = "".join(f"/{part}" for part in scope.mount)
-            self._links = plain_links(mount, quote(scope.place.name, safe=""))
-            pair = f"{quote(scope.place.name, safe='')}={scope.id}".encode()
-            self._first, self._further = b"?" + pair, b"&amp;" + pair
-        #: Whether the rest goes through as it is.
-        self._off = False
-        self._is_first = True
+            name = scope.place.name
+            self._usual = plain_markup("".join(f"/{part}" for part in scope.mount), name)
+            #: What plain markup gets: a query, or a parameter behind others.
+            self._first = f"?{name}={scope.id}".encode()
+            self._further = b"&amp;" + self._first[1:]
 
-        # The input that is not consumed yet. Its first `_ghost` bytes were not in the page: they
-        # stand for a longer beginning that has gone out.
-        self._buffer = b""
         self._waiting: list[bytes] = []
-        self._waiting_size = 0
-        self._ghost = 0
-        #: Where in the page the buffer starts.
-        self._offset = 0
-        #: Up to where the buffer has gone to `_out`.
-        self._copied = 0
-        self._out: list[bytes | _Held] = []
-
-        # Where we are.
-        self._raw: bytes | None = None
-        #: 0 script, 1 `<!--` in it, 2 `<script` in that (HTML, "script data escaped" and on).
-        self._escaped = 0
-        #: An element whose content must be plain for both readings to agree.
-        self._plain: bytes | None = None
+        self._out: list[bytes | memoryview | _Held] = []
         self._foreign: list[bytes] = []
-        self._select = 0
-        self._template = 0
-        self._in_noscript = False
-        #: Whether we may be in a frameset, in svg or in select for all we know.
-        self._lost = False
-        self._has_table = False
-
-        # Elements open since the outermost that counts; is each closed in its order?
         self._open: list[bytes] = []
-        self._untidy = False
-
-        self._form: _Form | None = None
-        #: Forms that wait for the end of the page, the open one among them.
         self._pending: list[_Form] = []
-        #: Whether an open form may be closed or not, for all we know: then no other gets an id.
-        self._form_is_stuck = False
-        #: Whether a submitter that names its form by id leads to another origin.
-        self._foreign_by_name = False
-
-        self._has_base = False
-        #: Whether there may be a base, and we cannot tell which: then no relative URL gets an id.
-        self._is_blind = False
-        #: The base of relative URLs that went out with the id: another would lead them elsewhere.
-        self._relied: Base | None = None
 
     # --- In and out -------------------------------------------------------------------------
 
@@ -254,7 +266,7 @@ class HtmlRewriter:
             escape = chunk.find(b"\x1b")
             if escape >= 0:
                 chunk, rest = chunk[:escape], chunk[escape:]
-        if IS_TAG.match(self._buffer) and b">" not in chunk and not rest:
+        if self._buffer and not rest and IS_TAG.match(self._buffer) and b">" not in chunk:
             # No tag ends without one, and to look again at each byte would take long.
             self._waiting_size += len(chunk)
             if self._waiting_size < self._tag_limit // 4:
@@ -313,9 +325,12 @@ class HtmlRewriter:
                 self._decide(form, False)
 
     def _flushed(self) -> bytes:
-        if len(self._out) == 1 and isinstance(self._out[0], bytes):
-            return self._out.pop()  # type: ignore[return-value]
-        ready: list[bytes] = []
+        if not self._is_holding:
+            whole: list[bytes] = self._out  # type: ignore[assignment]
+            joined = whole[0] if len(whole) == 1 else b"".join(whole)
+            whole.clear()
+            return joined
+        ready: list[bytes | memoryview] = []
         for item in self._out:
             if isinstance(item, _Held):
                 if item.choice is None:
@@ -323,6 +338,7 @@ class HtmlRewriter:
                 item = item.choice
             ready.append(item)
         del self._out[: len(ready)]
+        self._is_holding = bool(self._out)
         return b"".join(ready)
 
     def _give_up(self) -> None:
@@ -380,10 +396,10 @@ class HtmlRewriter:
                 at = done
             if self._open or self._foreign or self._in_noscript:
                 at = TEXT.match(buffer, at).end()  # type: ignore[union-attr]
-            elif self._links is None:
+            elif self._usual is None or self._is_unusual(at):
                 at = DULL.match(buffer, at).end()  # type: ignore[union-attr]
             else:
-                at = self._in_plain_links(buffer, at, self._links)
+                at = self._in_plain_markup(buffer, at, self._usual)
             if at == size:
                 return at
             tag = TAG.match(buffer, at)
@@ -399,35 +415,97 @@ class HtmlRewriter:
             if self._off:
                 return at
 
-    def _in_plain_links(self, buffer: bytes, at: int, links: re.Pattern[bytes]) -> int:
-        """Put the id on links that need no second look; return where there is one that does."""
-        # A match that ends before a link is the last, so none is found beyond what it ends at.
+    def _is_unusual(self, at: int) -> bool:
+        """Whether plain markup cannot be told by itself at this place."""
+        is_held = self._form is not None and bool(self._form.held)
+        return is_held or self._is_unsure or at < self._ghost
+
+    def _in_plain_markup(self, buffer: bytes, at: int, usual: re.Pattern[bytes]) -> int:
+        """Put the id where it goes in plain markup; return where that ends."""
         out, copied, limit = self._out, self._copied, self._tag_limit
-        for found in links.finditer(buffer, at):
+        view = memoryview(buffer)
+        is_long = len(buffer) - at > limit
+        for found in usual.finditer(buffer, at):
+            kind = found.lastgroup
             end = found.end()
-            which = found.lastindex
-            if which is None or which < LINK:
+            if kind is None:  # nothing but dull markup, so there is no other match
                 at = end
                 break
-            if end - at > limit and end - found.start(LINK) > limit:
-                at = found.start(LINK)
+            if is_long and end - at > limit and end - found.start("start") > limit:
+                at = found.start("start")
                 break
-            if which == FIRST:
-                start = found.end(FIRST)
-                out += buffer[copied:start], self._first
-                copied = start
-            elif which == FURTHER:
-                start = found.end(FURTHER)
-                out += buffer[copied:start], self._further
-                copied = start
-            elif which == HOST and self._scope.may_own(found[HOST]):
-                at = found.start(LINK)
-                break
+            if kind == "is_first":
+                place, new = found.end("first"), self._first
+                self._relied = self._scope.base
+            elif kind == "is_further":
+                place, new = found.end("further"), self._further
+                self._relied = self._scope.base
+            else:
+                edits = self._in_other(buffer, found, kind)
+                if edits is None:
+                    at = found.start("start")
+                    break
+                for place, new in edits:
+                    out += buffer[copied:place], new
+                    copied = place
+                at = end
+                continue
+            # Long stretches are copied once, when they go out.
+            out.append(buffer[copied:place] if place - copied < 1000 else view[copied:place])
+            out.append(new)
+            copied = place
             at = end
-        if copied > self._copied:
-            self._copied = copied
-            self._relied = self._scope.base
+        self._copied = copied
         return at
+
+    def _in_other(
+        self, buffer: bytes, found: re.Match[bytes], kind: str
+    ) -> list[tuple[int, bytes]] | None:
+        """Return what goes where in plain markup other than the plainest links.
+
+        None if it has to be followed tag by tag.
+        """
+        match kind:
+            case "is_table":
+                self._has_table = True
+                return []
+            case "is_bare":
+                self._relied = self._scope.base
+                place, new = self._parameter(found, "bare_")
+                return [(found.end("bare"), b'"'), (place, new + b'"')]
+            case "is_get" | "is_post" | "is_late_post":
+                has_action = found.end("action") >= 0
+                is_whole = found.end() - found.start("start") <= self._form_limit
+                if not (is_whole and self._takes_forms and (has_action or kind == "is_get")):
+                    return None
+                if has_action:
+                    self._relied = self._scope.base
+                if kind == "is_get":
+                    return [(found.end("open"), self._hidden_input())]
+                return [self._parameter(found, "form_")]
+            case "is_absolute" if found["root"] in self._roots:
+                return [self._parameter(found, "root_")]
+            case "is_away" if found["away"].lower() in self._roots:
+                return None
+        is_leak = buffer.find(self._id, found.start("start"), found.end()) >= 0
+        return None if is_leak else []
+
+    def _parameter(self, found: re.Match[bytes], group: str) -> tuple[int, bytes]:
+        place = found.end(f"{group}first")
+        return (place, self._first) if place >= 0 else (found.end(f"{group}further"), self._further)
+
+    def _hidden_input(self) -> bytes:
+        """Return what gives a GET form the id."""
+        if not self._input:
+            assert self._field is not None
+            name, value = escaped(self._field), escaped(self._scope.id)
+            self._input = f'<input type="hidden" name="{name}" value="{value}">'.encode()
+        return self._input
+
+    @property
+    def _takes_forms(self) -> bool:
+        """Whether a whole form could have no effect beyond its end."""
+        return not (self._form or self._form_is_stuck or self._untidy or self._template)
 
     def _is_disputed(self, token: re.Match[bytes]) -> bool:
         """Whether noscript ends inside a token, if its content is text for the browser."""
@@ -666,8 +744,7 @@ class HtmlRewriter:
         else:
             self._has_base = True
         self._scope = scope
-        self._links = None
-        self._links = None
+        self._usual = None
 
     # --- Forms ------------------------------------------------------------------------------
 
@@ -712,7 +789,7 @@ class HtmlRewriter:
             if self._scope.at_home:
                 self._relied = self._scope.base
             if action is None:
-                written = here.translate(ESCAPES).encode("latin-1")
+                written = escaped(here).encode("latin-1")
                 self._replace(buffer, tag.end(2), tag.end(2), b' action="' + written + b'"')
             else:
                 self._edit(buffer, action, text, marks, [(0, 0, here)])
@@ -756,9 +833,7 @@ class HtmlRewriter:
                 if found is not None:
                     at, stop, new = found
                     with_id = buffer[start:at] + new + buffer[stop:end]
-        name, value = (str(text).translate(ESCAPES) for text in (self._field, self._scope.id))
-        field = f'<input type="hidden" name="{name}" value="{value}">'
-        self._put(buffer, start, end, _Held(plain, with_id + field.encode()), form)
+        self._put(buffer, start, end, _Held(plain, with_id + self._hidden_input()), form)
         self._pending.append(form)
 
     def _on_form_end(self, form: _Form, end: int) -> None:
@@ -899,6 +974,7 @@ class HtmlRewriter:
 
     def _put(self, buffer: bytes, start: int, end: int, held: _Held, form: _Form) -> None:
         self._out += buffer[self._copied : start], held
+        self._is_holding = True
         self._copied = end
         form.held.append(held)
 

@@ -15,6 +15,7 @@ from webob import Request
 
 from nocookie import owners
 from nocookie.backend import Backend, Presented
+from nocookie.beaker_ids import unsigned
 from nocookie.carriers import (
     AmbiguousId,
     Callback,
@@ -69,13 +70,17 @@ class SessionManager:
         self._key = self.backend.ids.key
         self._auto = self.backend.auto
         self.emit = emit = self.backend.emit
-        self._readers = [(carrier, _reader(carrier, emit)) for carrier in self.carriers]
+        beaker = settings["beaker_secret"]
+        self._readers = [(carrier, _reader(carrier, beaker, emit)) for carrier in self.carriers]
         self._rotates = self.backend.rotate_every != math.inf
         self._requires_https: bool = settings["require_https"]
         self._proxies = settings["trusted_proxies"]
         #: Ids have gone out by plain HTTP, and that was said.
         self._warned_of_http = False
         _warn_of_weak_secrets(settings)
+        beaker_ids = self.backend.beaker_ids
+        if beaker_ids is not None and beaker_ids.until <= self.backend.clock():
+            emit("misfit", "beaker_ids_until is over: take it out, and beaker_secret with it")
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
         #: Whether responses may have to change though nobody asked for the session.
         self.in_url = bool(self._in_url)
@@ -169,7 +174,7 @@ class SessionManager:
                     self._check_head(id, reply)
             if self._rotates and self._can_be_told(real, reply) and real._is_turn_due():
                 real._prepare_turn()
-            if real._marked or real._touch_due or self._auto or real._turning:
+            if real._marked or real._touch_due or self._auto:
                 real._commit()
             for name in self._vary:
                 reply.add_word("Vary", name)
@@ -394,27 +399,30 @@ def _keep_in(reply: Reply, in_url: bool) -> None:
 
 
 def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
-    if settings["use_cookies"]:
-        return (
-            Cookie(
-                settings["key"],
-                path=settings["cookie_path"],
-                domain=settings["cookie_domain"],
-                secure=settings["secure"],
-                httponly=settings["httponly"],
-                samesite=settings["samesite"],
-                expires=settings["cookie_expires"],
-            ),
+    def cookie(name: str = settings["key"]) -> Cookie:
+        return Cookie(
+            name,
+            path=settings["cookie_path"],
+            domain=settings["cookie_domain"],
+            secure=settings["secure"],
+            httponly=settings["httponly"],
+            samesite=settings["samesite"],
+            expires=settings["cookie_expires"],
         )
+
+    if settings["use_cookies"]:
+        return (cookie(),)
     if settings["find_id"] is None:
         return (Header(),)
-    return carriers_from(settings["find_id"])
+    return carriers_from(settings["find_id"], cookie)
 
 
 def _reader(
-    carrier: Carrier, emit: Callable[[str, str], None]
+    carrier: Carrier, beaker: str | None, emit: Callable[[str, str], None]
 ) -> Callable[[WSGIEnvironment], str | None]:
     """Return what asks one carrier. Ours read the environ; others get a WebOb request."""
+    if isinstance(carrier, Cookie) and beaker is not None:
+        return unsigned(carrier.read, beaker)
     if isinstance(carrier, RawCarrier):
         return carrier.read
 

@@ -8,7 +8,6 @@ is no match.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from html.entities import html5
 from typing import Final, NamedTuple
 
@@ -26,14 +25,13 @@ __all__ = [
     "CDATA_LOWER",
     "DEPTH_LIMIT",
     "DULL",
-    "ESCAPES",
-    "FIRST",
+    "DULL_QUICKLY",
+    "DULL_SLOWLY",
     "FORMATTING",
-    "FURTHER",
     "HOLDS_HTML",
-    "HOST",
+    "IS_QUOTED",
     "IS_TAG",
-    "LINK",
+    "NAME_ENDS",
     "NOSCRIPT_END",
     "OTHER",
     "PLAIN",
@@ -42,6 +40,7 @@ __all__ = [
     "RAW_END",
     "RAW_END_IN_NOSCRIPT",
     "RAW_TAIL",
+    "REST",
     "SCRIPT",
     "TAG",
     "TEXT",
@@ -50,19 +49,18 @@ __all__ = [
     "beginning",
     "closes_itself",
     "decoded",
-    "plain_links",
+    "escaped",
     "written",
 ]
 
 # Possessive throughout: what a token has taken it keeps, so no text takes quadratic time.
-_SPACE: Final = rb"[\t\n\f\r ]"
-_NAME_ENDS: Final = rb"(?=[\t\n\f\r />])"
+NAME_ENDS: Final = rb"(?=[\t\n\f\r />])"
 #: A name and its value. A name may start with `=`, but not right behind another name.
 _ATTRIBUTE: Final = rb"""[\t\n\f\r /]*+([^\t\n\f\r />][^\t\n\f\r />=]*+)
     (?:[\t\n\f\r ]*+(=)[\t\n\f\r ]*+
         (?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >"'][^\t\n\f\r >]*+)|(?=>))
     |(?![\t\n\f\r ]*+=))"""
-_REST: Final = (
+REST: Final = (
     rb'(?:[\t\n\f\r ]++[\w:.-]++="[^"]*+")*+'  # nearly every attribute looks so
     + rb"(?:%s)*+" % re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE)
     + rb"[\t\n\f\r /]*+>"
@@ -75,7 +73,7 @@ _STRAY: Final = rb"<(?=[^A-Za-z/!?])"
 
 
 def _names(*names: str) -> bytes:
-    return rb"(?i:%s)%s" % ("|".join(names).encode(), _NAME_ENDS)
+    return rb"(?i:%s)%s" % ("|".join(names).encode(), NAME_ENDS)
 
 
 #: Tags that mean something here, first letters in common taken out.
@@ -87,10 +85,9 @@ _TELLING: Final = rb"(?:%s|/%s)" % (
     ),
     _names("form|math|noscript|select|svg|template"),
 )
-_COMMON: Final = rb"div|span|p|li|h[1-6]|t[drh]|ul|img|br|DIV|SPAN|P|LI|H[1-6]|T[DRH]|UL|IMG|BR"
 FORMATTING: Final = frozenset(b"a b big code em font i nobr s small strike strong tt u".split())
 
-TAG: Final = re.compile(rb"(?x)<(/?)([A-Za-z][^\t\n\f\r />]*+)" + _REST)
+TAG: Final = re.compile(rb"(?x)<(/?)([A-Za-z][^\t\n\f\r />]*+)" + REST)
 ATTRIBUTES: Final = re.compile(rb"(?x)" + _ATTRIBUTE)
 OTHER: Final = re.compile(b"|".join((_COMMENT, _BOGUS, _STRAY)))
 #: An unfinished tag: its name, what is between, and the name and value that it stops in.
@@ -108,60 +105,36 @@ BASE_TAG: Final = re.compile(rb"<" + _names("base"))
 BASE_TAIL: Final = re.compile(rb"(?i)<(?:b(?:a(?:se?)?)?)?\Z")
 IS_TAG: Final = re.compile(rb"</?[A-Za-z]")
 TEXT: Final = re.compile(rb"[^<]*+")
+#: What means nothing here: as it is commonly written, with few blanks or in capitals, and in any
+#: way. A branch whose first character is known is skipped for next to nothing, a loop over one
+#: character is fast and one over a group slow; so the common ways are worth their own.
+_QUOTED: Final = rb"(?:\"[^\"]*+\"|'[^']*+')"
+#: The same behind an equals sign, alone or between blanks.
+IS_QUOTED: Final = rb"(?:=\"[^\"]*+\"|\ =\ \"[^\"]*+\"|='[^']*+'|\ =\ '[^']*+')"
+DULL_QUICKLY: Final = (
+    rb"<(?:/(?:div|span|p|li|[a-eg-lo-ru-z][a-z0-9-]*+|t[drh]|strong|section|small|table|nav|main"
+    rb"|footer|DIV|SPAN|P|LI|[A-EG-LO-RU-Z][A-Z0-9-]*+|T[DRH]|TABLE)>"
+    rb"|(?:div|p|span|img|[dghj-loqrvwyz][a-z0-9-]*+|t[drh]|ul|b(?:r|ody)|section|nav|main|footer)"
+    rb"(?:\ [a-z-]++=%s)*+>"
+    rb"|(?:DIV|P|SPAN|IMG|[DGHJ-LOQRVWYZ][A-Z0-9-]*+|T[DRH]|UL|B(?:R|ODY))(?:\ [A-Z-]++%s)*+>"
+    rb"|!(?:--(?!-?>)[^-]*+-->|(?i:doctype)[^>]*+>))[^<]*+|[^<]++" % (_QUOTED, IS_QUOTED)
+)
+_DULL_NAME: Final = rb"(?:[dghj-loqrvwyzDGHJ-LOQRVWYZ][a-zA-Z0-9-]*+|p|span|t[drh]|ul|img|br)"
+#: Text in an element that would be opened again if it were left open. Said for each name: a group
+#: in a possessive loop can end up with a wrong span, for which `re` raises SystemError.
+_FORMATTED: Final = b"|".join(
+    rb"[%c%c](?i:%s)%s%s[^<]*+</(?i:%s)>"
+    % (name[0], name.upper()[0], name[1:], NAME_ENDS, REST, name)
+    for name in b"b big code em font i nobr s small strike strong tt u".split()
+)
+DULL_SLOWLY: Final = (
+    rb"<%s(?:\ [a-zA-Z-]++(?:\ ?+=\ ?+%s|=[\w%%#.-]++(?=[\ >])|(?=[\ >])))*+\ ?+/?+>"
+    rb"|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
+    rb"|<(?:%s)|%s|%s|%s"
+    % (_DULL_NAME, _QUOTED, _TELLING, REST, _FORMATTED, _COMMENT, _BOGUS, _STRAY)
+)
 #: Everything up to the next tag that means something.
-_DULL: Final = (
-    # The commonest tags as they are commonly written come first, which is three times faster.
-    rb"</(?:%s)>[^<]*+|<(?:%s)(?:\ [\w-]++=(?:\"[^\"]*+\"|'[^']*+'))*+>[^<]*+"
-    rb"|[^<]++|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
-    rb"|<((?i:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u))%s%s[^<]*+</\1>"
-    rb"|%s|%s|%s" % (_COMMON, _COMMON, _TELLING, _REST, _NAME_ENDS, _REST, _COMMENT, _BOGUS, _STRAY)
-)
-DULL: Final = re.compile(rb"(?x)(?:%s)*+" % _DULL)
-#: Attributes of a link that does not ping, up to its URL and behind it.
-_BESIDE: Final = (
-    rb"(?:\ (?!href|ping)[a-z-]++=\"[^\"]*+\""
-    rb"|[\t\n\f\r ]++(?!(?i:href|ping)[\t\n\f\r />=])[\w:.-]++"
-    rb"""(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+)"""
-    rb"|(?![\t\n\f\r ]*+=)))*+"
-)
-#: What a link may hold and still be closed by its own end tag.
-_INSIDE: Final = rb"(?:[^<]*+</a>|(?:[^<]++|<(?i:br|img|wbr)%s%s|%s)*+</[aA]>)" % (
-    _NAME_ENDS,
-    _REST,
-    b"|".join(
-        rb"<(?i:%s)%s%s[^<]*+</(?i:%s)>" % (name, _NAME_ENDS, _REST, name)
-        for name in b"b code em i small span strong u".split()
-    ),
-)
-
-#: The groups of `plain_links`. The last that has matched says what was found.
-LINK, HOST, FIRST, FURTHER = 2, 4, 5, 6
-
-
-@lru_cache(32)
-def plain_links(mount: str, name: str) -> re.Pattern[bytes]:
-    """Return what takes dull markup and then perhaps a link, whole and as plain as most are.
-
-    It is one on a page without a base, up to its end tag. `LINK` is where its tag starts, `HOST`
-    what other origin it names, `FIRST` where a query goes, `FURTHER` where a parameter goes
-    behind others. The last of them that has matched tells which it is.
-    """
-    if mount:
-        path = re.escape(mount).encode() + rb"(?:/(?!\.|%2)[\w~.%+,:@!$*()-]*+)*+(?=[\"'#?])"
-    else:
-        path = rb"(?:/(?![/\\])|[\w~.%-]++(?=[/\"'#?]))[\w~.%+,:@!$*()/-]*+"
-    piece = rb"(?!%s[=&#\"'])[\w~.-]++(?:=[\w~.%%+,:@!$*()/-]*+)?+" % re.escape(name).encode()
-    query = rb"%s(?:&amp;%s)*+" % (piece, piece)
-    fragment = rb"(?:\#[^\"'&]*+)?+"
-    url = (
-        rb"https?://([\w.-]++)/?[\w.%%/+-]*+|\#[^\"'&]*+|mailto:[^\"'?;~&]*+|%s(?:()|\?%s())%s"
-        % (path, query, fragment)
-    )
-    return re.compile(
-        rb"(?x)(?:%s)*+(?:()<[aA]%s[\t\n\f\r ]++(?i:href)[\t\n\f\r ]*+=[\t\n\f\r ]*+([\"'])(?:%s)\3"
-        rb"%s[\t\n\f\r ]*+>%s)?" % (_DULL, _BESIDE, url, _BESIDE, _INSIDE)
-    )
-
+DULL: Final = re.compile(rb"(?x)(?:%s|%s)*+" % (DULL_QUICKLY, DULL_SLOWLY))
 
 CDATA: Final = b"<![CDATA["
 CDATA_LOWER: Final = CDATA.lower()
@@ -211,7 +184,6 @@ _REFERENCE: Final = re.compile(
 _WINDOWS_1252: Final = {
     n: bytes([n]).decode("windows-1252", "replace") for n in range(0x80, 0xA0)
 } | {n: chr(n) for n in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}
-ESCAPES: Final = str.maketrans({"&": "&amp;", '"': "&quot;", "'": "&#39;", "<": "&lt;"})
 
 
 class Attribute(NamedTuple):
@@ -256,14 +228,14 @@ def written(
     _, start, end, kind = attribute
     raw = buffer[start:end]
     if kind in (b"=", b""):
-        new = edited("", edits).translate(ESCAPES).encode("latin-1")
+        new = escaped(edited("", edits)).encode("latin-1")
         return start, end, (b"" if kind else b"=") + b'"' + new + b'"'
     parts: list[bytes] = []
     at = 0
     for first, last, replacement in edits:
         if marks is not None:
             first, last = marks[first], marks[last]
-        parts += raw[at:first], replacement.translate(ESCAPES).encode("latin-1")
+        parts += raw[at:first], escaped(replacement).encode("latin-1")
         at = last
     new = b"".join((*parts, raw[at:]))
     if marks is not None and decoded(new)[0] != edited(text, edits):
@@ -273,6 +245,13 @@ def written(
             return None
         new = b'"' + new + b'"'
     return start, end, new
+
+
+def escaped(text: str) -> str:
+    """Return what stands for a text in an attribute, in quotes of either kind."""
+    # str.translate raises, and catches, a KeyError for each letter that it leaves as it is.
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return text.replace('"', "&quot;").replace("'", "&#39;")
 
 
 def decoded(raw: bytes) -> tuple[str, list[int] | None]:

@@ -14,13 +14,26 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple
 
 from nocookie.errors import ConfigError
 
-__all__ = ["OPTIONS", "PREFIXES", "Option", "imported", "is_token", "reference", "resolve"]
+__all__ = [
+    *("OPTIONS", "PREFIXES", "REFUSED"),
+    *(
+        "Option",
+        "agree",
+        "by_name",
+        "converted",
+        "imported",
+        "is_token",
+        "known",
+        "reference",
+        "resolve",
+    ),
+]
 
 #: The prefixes that mark our keys in a shared configuration, the strongest first.
 PREFIXES: Final = ("nocookie.", "session.", "beaker.session.")
@@ -123,6 +136,28 @@ def _secrets(value: Any) -> tuple[str, ...]:
     if not _NONE.isdisjoint(text.lower() for text in secrets):
         raise ValueError("must be a secret; to have none, leave the option out")
     return secrets
+
+
+def _exact(value: Any) -> str:
+    # Somebody else's secret: every character of it counts.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("must be a text")
+    return value
+
+
+def _until(value: Any) -> datetime:
+    """A moment, in UTC unless it says otherwise; a day is there to its end."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
+        except ValueError:
+            value = None
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date) and value < date.max:
+        return datetime(value.year, value.month, value.day, tzinfo=UTC) + timedelta(days=1)
+    raise ValueError("must be a date such as 2030-12-31, or a date and time")
 
 
 def _header_name(value: Any) -> str:
@@ -259,8 +294,9 @@ OPTIONS: Final[Mapping[str, Option]] = {
             None,
             "Where the id is in a request: a carrier, a callable `find_id(request)`, a list of "
             "them, or the text of one: `header:X-Session-Id`, `bearer`, `query:sid`, `form:sid`, "
-            "`cookie:name`, `package.module:callable`, comma-separated for several. Without it "
-            "and without cookies: `header:X-Session-Id`.",
+            "`path:~`, `param:sid`, `cookie` (with the options for cookies below), "
+            "`package.module:callable`, comma-separated for several. Without it and without "
+            "cookies: `header:X-Session-Id`.",
         ),
         Option(
             "id_header",
@@ -475,6 +511,22 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "The cookie's `SameSite`.",
         ),
         Option(
+            "beaker_ids_until",
+            _optional(_until),
+            None,
+            "Until when clients of Beaker may come with the ids that it gave them: a date, or a "
+            "date and time (UTC). Only sessions that `nocookie import` brought over have such an "
+            "id, and at their first use they get one of ours.",
+        ),
+        Option(
+            "beaker_secret",
+            _given(_exact),
+            None,
+            "Beaker's `secret`, with which its cookies are signed: an id of its own then counts "
+            "in a cookie only with the right signature.",
+            hidden=True,
+        ),
+        Option(
             "clock",
             _clock,
             time.time,
@@ -530,16 +582,29 @@ def resolve(config: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> di
     for prefix in reversed(PREFIXES):
         for key, value in config.items():
             if isinstance(key, str) and key.startswith(prefix):
-                given[_known(key.removeprefix(prefix), key)] = value
+                given[known(key.removeprefix(prefix), key)] = value
     for key, value in keywords.items():
-        given[_known(key, key)] = value
+        given[known(key, key)] = value
     settings = {name: option.default for name, option in OPTIONS.items()}
-    settings.update((name, _converted(OPTIONS[name], value)) for name, value in given.items())
-    _agree(settings)
+    settings.update((name, converted(name, value)) for name, value in given.items())
+    agree(settings)
     return settings
 
 
-def _known(name: str, written: str) -> str:
+def by_name(conf: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Return the options of *conf* by name, each as it is written and its value. If one is written
+    under several prefixes, the strongest counts; without any is stronger still."""
+    found = {}
+    for prefix in (*reversed(PREFIXES), ""):
+        for key, value in conf.items():
+            name = key.removeprefix(prefix)
+            if name != key or not (prefix or key.startswith(PREFIXES)):
+                found[name] = key, value
+    return found
+
+
+def known(name: str, written: str) -> str:
+    """Return *name*, if it is an option. Raises `ConfigError`, which says what to do instead."""
     if name in OPTIONS:
         return name
     if name in REFUSED:
@@ -549,7 +614,10 @@ def _known(name: str, written: str) -> str:
     raise ConfigError(f"unknown option {written!r}; {hint}")
 
 
-def _converted(option: Option, value: Any) -> Any:
+def converted(name: str, value: Any) -> Any:
+    """Return the value of an option as it is taken. Raises `ConfigError`; if the option is a
+    hidden one, that does not show the value."""
+    option = OPTIONS[name]
     try:
         return option.convert(value)
     except ValueError as error:
@@ -557,8 +625,8 @@ def _converted(option: Option, value: Any) -> Any:
         raise ConfigError(f"option {option.name!r} {error}, not {shown}") from None
 
 
-def _agree(settings: Mapping[str, Any]) -> None:
-    """Refuse options that contradict one another."""
+def agree(settings: Mapping[str, Any]) -> None:
+    """Refuse options that contradict one another: raise `ConfigError`."""
     if settings["data_serializer"] == "pickle" and not settings["secret"]:
         raise ConfigError(
             "data_serializer = pickle needs a secret: unpickling runs what the bytes say, so they "
@@ -575,6 +643,17 @@ def _agree(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             "strict = False needs id_key: ids of a gateway may be guessable, so the store only "
             "sees them hashed with a key"
+        )
+    if settings["beaker_ids_until"]:
+        if settings["type"] == "cookie" or not settings["strict"]:
+            raise ConfigError(
+                "beaker_ids_until is for sessions in a store with ids of ours: it goes neither "
+                "with type = cookie nor with strict = False"
+            )
+    elif settings["beaker_secret"]:
+        raise ConfigError(
+            "beaker_secret is for ids that Beaker issued: it needs beaker_ids_until, and goes when "
+            "that goes"
         )
     if settings["use_cookies"] and settings["rewrite"] in ("location", "html"):
         raise ConfigError(

@@ -23,6 +23,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -98,7 +99,7 @@ class Scope:
             raise ValueError("the id is none by its own grammar")
         self.id = id
         self.place = place
-        self.mount = [_quoted(part) for part in mount.strip("/").split("/") if part]
+        self.mount = [_quoted(part) for part in mount.split("/") if part]
         found = _ABSOLUTE.match(page)
         scheme, authority, path, query = found.groups() if found else ("", "", "", None)
         if origin is not None:
@@ -110,8 +111,9 @@ class Scope:
         self.root = f"{self.scheme}://{authority.lower()}"
         # The Host header is the client's: one that is odd is nobody's.
         self._hosts = _spellings(self.scheme, authority)
+        self.roots = _roots(self.scheme, authority)
         own = self.scheme in _DEFAULT_PORT and not _ODD.search(path)
-        self.page = self.base = _base(self.scheme, own, path[1:].split("/"), query)
+        self.page = self.base = _base(self.scheme, own, path[1:], query)
 
     def url(self, url: str) -> str:
         """Return *url* with the id, or as it is if the id must not go there. Never raises."""
@@ -161,10 +163,6 @@ class Scope:
     def at_home(self) -> bool:
         """Whether relative URLs start from the page itself."""
         return self.base is self.page
-
-    def may_own(self, host: bytes) -> bool:
-        """Whether *host*, as it is written in a URL, may be our own."""
-        return host.decode("latin-1").lower() in self._hosts
 
     def edits(self, text: str, *, navigates: bool = False) -> Edits | None:
         """Return what gives the URL the id; None if it is left alone, nothing if it has it.
@@ -285,9 +283,10 @@ class Scope:
         query: str | None = url.text[url.query + 1 : url.fragment]
         if not url.has_query:
             query = self.page.query if url.inherits else None
-        return _base(self.scheme, True, [part.text for part in url.segments], query)
+        return _base(self.scheme, True, "/".join(part.text for part in url.segments), query)
 
 
+@lru_cache(32)
 def _spellings(scheme: str, authority: str) -> frozenset[str]:
     """Return the ways to write the host and port of our own origin."""
     found = _HOST.fullmatch(authority.lower())
@@ -299,25 +298,31 @@ def _spellings(scheme: str, authority: str) -> frozenset[str]:
     return frozenset({f"{host}:{port}"})
 
 
+@lru_cache(32)
+def _roots(scheme: str, authority: str) -> frozenset[bytes]:
+    """Return the ways to write our own origin at the start of a URL, in lower case."""
+    return frozenset(f"{scheme}://{host}".encode() for host in _spellings(scheme, authority))
+
+
 def _quoted(part: str) -> str:
     """Return a segment of SCRIPT_NAME, which WSGI decodes, as URLs have it."""
     return quote(part, safe=_PATH_SAFE, encoding="latin-1")
 
 
-def _encoded(part: str) -> str:
-    """Return a segment of a URL as a browser would send it."""
-    return _ENCODED_IN_PATH.sub(_percent, part)
+def _encoded(path: str) -> str:
+    """Return a path, or a segment of one, as a browser would send it."""
+    return _ENCODED_IN_PATH.sub(_percent, path) if _ENCODED_IN_PATH.search(path) else path
 
 
 def _percent(found: re.Match[str]) -> str:
     return f"%{ord(found[0]):02X}"
 
 
-def _base(scheme: str, own: bool, segments: Iterable[str], query: str | None) -> Base:
+def _base(scheme: str, own: bool, path: str, query: str | None) -> Base:
     """Return a base in the letters that a browser would send, so that it can be written out."""
-    if query is not None:
+    if query is not None and _ENCODED_IN_QUERY.search(query):
         query = _ENCODED_IN_QUERY.sub(_percent, UNSEEN.sub("", query))
-    return Base(scheme, own, [_encoded(part) for part in segments], query)
+    return Base(scheme, own, _encoded(path).split("/"), query)
 
 
 def _path(base: Base) -> str:

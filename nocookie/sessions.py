@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 from nocookie.backend import CLOCK_SKEW, TOUCH_EVERY, TOUCH_SHARE, Backend, Presented
+from nocookie.beaker_ids import is_beaker_id, mark_key
 from nocookie.codecs import Undecodable
 from nocookie.errors import (
     ConfigError,
@@ -574,6 +575,8 @@ class Session(MutableMapping[str, Any]):
                             self._failed = None
                         if self._is_new is None:
                             self._is_new = False
+                        if backend.beaker_ids is not None and is_beaker_id(id):
+                            self._take_over(id, backend.beaker_ids.until)
                         return
                 else:
                     assert isinstance(found, Missing)
@@ -697,6 +700,19 @@ class Session(MutableMapping[str, Any]):
             self._fields, self._values, self._changed = fields, {}, {}
         return None
 
+    def _take_over(self, id: str, until: float) -> None:
+        """A client came with an id of Beaker's: mark that, and move the session at the commit to
+        an id of ours, as a touch that is due."""
+        backend = self._backend
+        self._take_fresh_id()
+        self._touch_due = True
+        now = backend.clock()
+        mark = new_record(({}, now, now, until, 1, b""))
+        try:
+            backend.store.create(mark_key(id), mark, until - now)
+        except KeyTaken:
+            pass  # another request did
+
     def _take_facts(self, fields: Mapping[str, bytes]) -> dict[str, bytes]:
         """Read what is ours among *fields*, and return the rest. Raises `BadSeal`,
         `Undecodable`, TypeError and ValueError for what we have not written."""
@@ -735,7 +751,8 @@ class Session(MutableMapping[str, Any]):
     def _detach(self, reason: str) -> None:
         """Be an empty session without a record, for *reason*."""
         self._reason = reason
-        self._stored = fields = {}
+        fields: dict[str, bytes] = {}
+        self._stored = fields
         if self._values is None and not self._presented:  # all is so by default
             self._fields, self._values, self._changed = fields, {}, {}
             return
@@ -788,16 +805,14 @@ class Session(MutableMapping[str, Any]):
         self._marked = True
 
     def _commit(self) -> None:
-        """What the end of a request does to the store. Raises as `save`; a touch or a rotation
-        that nobody asked for only `StoreError`."""
+        """What the end of a request does to the store. Raises as `save`; a touch only
+        `StoreError`."""
         if self._marked:
             self.save()
         elif self._values is None or self._failed == "gone":
             return
         elif self._backend.auto and self._has_changes():
             self.save()
-        elif self._turning:
-            self._turn()
         elif self._touch_due:
             self._touch()
 
@@ -861,25 +876,8 @@ class Session(MutableMapping[str, Any]):
     def _prepare_turn(self) -> None:
         """Have the commit rotate, with a trail for those who still have the old id."""
         self._take_fresh_id()
-        self._turning = True
+        self._turning = self._touch_due = True
         self._learn((self._facts or Facts())._replace(rotated=self._backend.clock()))
-
-    def _turn(self) -> None:
-        """Rotate, and save nothing else."""
-        key = self._key
-        assert key is not None
-        try:
-            self._rotate(key, new_delta((self._own_fields(), (), False)))
-        except SessionGone:
-            # Another request was quicker, or ended it: nobody had asked for this.
-            self._id, self._old, self._turning = self._old, None, False
-            self._catch_up()
-        except StoreError as error:
-            self._note(error)
-            raise
-        else:
-            self._touch_due = False
-        self._facts_changed = False
 
     def _rotate(self, key: str, delta: Delta) -> None:
         backend, old = self._backend, self._old
@@ -1000,24 +998,31 @@ class Session(MutableMapping[str, Any]):
         self._touch_due = False
 
     def _touch(self) -> None:
+        """Renew the record, under another id if one is due; save nothing of the application's."""
         assert self._key is not None
         if self._passive:
             return
         try:
-            if self._facts_changed:
+            if self._old is not None:
+                self._rotate(self._key, new_delta((self._own_due(), (), False)))
+            elif self._facts_changed:
                 # Of a clock that was wrong: a save sets all times right.
-                self._save(self._key, new_delta((self._own_fields(), (), False)))
-                self._facts_changed = False
+                self._save(self._key, new_delta((self._own_due(), (), False)))
             elif self._seal is None:
                 self._backend.store.touch(self._key, self._ttl())
             else:
                 self._backend.store.touch(self._key, self._ttl(), self._seal)
         except SessionGone:
-            pass  # it ended while this request read it: nothing was promised, nothing is lost
+            # It ended while this request read it, or moved: nothing was promised, nothing is lost.
+            # Without a trail the client is told nothing: it may have heard of another id meanwhile.
+            if self._old is not None:
+                self._id, self._old, self._turning = self._old, None, False
+                self._last_accessed = None
+            self._catch_up()
         except StoreError as error:
             self._note(error)
             raise
-        self._touch_due = False
+        self._touch_due = self._facts_changed = False
 
     def _ttl(self) -> float:
         backend = self._backend
@@ -1070,6 +1075,9 @@ class Session(MutableMapping[str, Any]):
         if life is not None:
             fields[OWN_LIFE] = self._sealed(OWN_LIFE, self._backend.codec.dumps(life.written()))
         return fields
+
+    def _own_due(self) -> dict[str, bytes]:
+        return self._own_fields() if self._facts_changed else {}
 
     def _encoded(self, name: str, value: Any) -> bytes:
         backend = self._backend
@@ -1180,7 +1188,7 @@ class Session(MutableMapping[str, Any]):
             else {name: data for name, data in fields.items() if name not in self._deleted}
         )
         self._ready = None
-        self._touch_due = False
+        self._touch_due = self._old is not None
 
     def _notice_changes(self) -> None:
         """Note which containers were changed in place, while what they were is still known."""

@@ -60,7 +60,10 @@ PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
         *("read this from the environment, not from the source", "shared with the gateway alone"),
         *("hashes the gateway's ids for the store", "another key, kept from the store"),
         *("at least thirty-two characters of it", "the new one, thirty-two characters or more"),
-        "the old one, until everything it signed has ended",
+        *(
+            "the old one, until everything it signed has ended",
+            "32 random characters, or more of them",
+        ),
     ),
     "what everybody tries": (
         *("secret key", "my secret key", "mysupersecret", "super secret key"),

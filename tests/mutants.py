@@ -280,6 +280,118 @@ MUTANTS = [
         "stores/forks.py", "after_in_child=_after_fork_in_child", "after_in_child=lambda: None",
         "stores/test_file.py",
     ),
+    Mutant(
+        "a session that is destroyed while it is rotated does not live on (Redis)",
+        "stores/redis.py", "old, new.encode(), until=soon) != 1:",
+        "old, new.encode(), until=soon) is None:", "stores/test_redis.py",
+    ),
+    Mutant(
+        "a session that is destroyed while it is rotated does not live on (memcached)",
+        "stores/memcached.py", "if not self._delete(old, soon):",
+        "if self._delete(old, soon) is None:", "stores/test_memcached.py",
+    ),
+    Mutant(
+        "an answer of memcached about another key is refused",
+        "stores/memcached_wire.py", " or its_name != name", "", "stores/test_memcached.py",
+    ),
+    Mutant(
+        "a published secret is warned about",
+        "strength.py", "    if where is not None:\n", "    if False:\n", "test_strength test_check",
+    ),
+    Mutant(
+        "a warning of a secret is said once",
+        "manager.py", "if why is not None and sentence not in _said:", "if why is not None:",
+        "test_strength",
+    ),
+    Mutant(
+        "a check shows nothing that may be a secret",
+        "checking.py", '"(not shown)" if option.hidden else text, means, beaker', "text, means, beaker",
+        "test_check",
+    ),
+    Mutant(
+        "a check opens no store",
+        "checking.py", "type = store if store == \"cookie\" else Nowhere()", "type = store",
+        "test_check",
+    ),
+    Mutant(
+        "an ini file for production is its owner's alone",
+        "commands/make_config.py", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o666)", "test_make_config",
+    ),
+    Mutant(
+        "a cookie in a list has the attributes that are configured",
+        "manager.py", "return carriers_from(settings[\"find_id\"], cookie)",
+        "return carriers_from(settings[\"find_id\"])", "test_cookies",
+    ),
+    Mutant(
+        "a session with an id of Beaker's moves at its first use",
+        "sessions.py", "if backend.beaker_ids is not None and is_beaker_id(id):", "if False:",
+        "test_beaker_ids",
+    ),
+    Mutant(
+        "a session of Beaker's that is changed exactly moves all the same",
+        "sessions.py", "self._touch_due = self._is_moving()", "self._touch_due = False",
+        "test_beaker_ids",
+    ),
+    Mutant(
+        "a request that comes late with an id of Beaker's tells no dead id",
+        "sessions.py", "self._id, self._last_accessed = self._given, None", "pass",
+        "test_beaker_ids",
+    ),
+    Mutant(
+        "a late request with an id of Beaker's does not renew its cookie",
+        "sessions.py", "self._id, self._last_accessed = self._given, None",
+        "self._id = self._given", "test_beaker_ids",
+    ),
+    Mutant(
+        "an id of Beaker's counts until its day",
+        "beaker_ids.py", " and self._clock() < self.until", "", "test_beaker_ids",
+    ),
+    Mutant(
+        "Beaker's ids are what it can have issued",
+        "beaker_ids.py", 'r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}"', 'r"[0-9a-f]{32}"',
+        "test_beaker_ids",
+    ),
+    Mutant(
+        "an id in Beaker's cookie needs its signature",
+        "beaker_ids.py", "        if is_beaker_id(text):\n            raise", "        if False:\n            raise",
+        "test_beaker_ids",
+    ),
+    Mutant(
+        "the signature of Beaker's cookie is checked",
+        "beaker_ids.py",
+        'if not hmac.compare_digest(hmac.new(key, id.encode(), "sha1").hexdigest(), signature):',
+        "if False:", "test_beaker_ids",
+    ),
+    Mutant(
+        "what a client came with is not imported again",
+        "importing.py", "if isinstance(store.load(mark_key(id)), Record):", "if False:",
+        "test_beaker_ids",
+    ),
+    Mutant(
+        "an import overwrites no session that is newer",
+        "importing.py", "before.accessed > values.accessed - SAME", "False", "test_beaker_ids",
+    ),
+    Mutant(
+        "what expired here since the first import is imported again",
+        "importing.py", "            backend.store.destroy(key)\n", "            pass\n",
+        "stores/test_importing",
+    ),
+    Mutant(
+        "an imported session ends when it would have ended",
+        "importing.py", "            self._at = accessed\n", "            pass\n",
+        "stores/test_importing",
+    ),
+    Mutant(
+        "what Beaker let expire is not imported",
+        "importing.py", "if now - values.accessed > self._timeout:", "if False:",
+        "stores/test_importing",
+    ),
+    Mutant(
+        "what is around a session of Beaker's runs nothing",
+        "beaker_stores.py",
+        'raise Unreadable("it is no session: there are objects around where a text should be")',
+        "return super().find_class(module, name)", "stores/test_importing",
+    ),
 ]  # fmt: skip
 
 

@@ -1,9 +1,11 @@
 """Each name of Beaker's session classes is here too, or in the table that says why not."""
 
 import re
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
+from beaker import session as beaker
 
 from nocookie import Session, SessionObject
 from nocookie.options import OPTIONS, REFUSED
@@ -17,13 +19,18 @@ GONE = {
     for name in re.findall(r"`(\w+)(?:\(\))?`", row.split("|")[1])
 }
 
+CONFIGURATION = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text("utf-8")
+
+#: What every mapping has.
+MAPPING = {*dir(MutableMapping)}
+
 words = str.split
 
 #: The public names of Beaker 1.14.1's classes, instance attributes among them.
 SESSION = words("""
-    accessed_dict clear cookie cookie_domain cookie_expires cookie_path created crypto_module
-    data_dir data_serializer delete domain encrypt_key encrypt_nonce_size get get_by_id has_key
-    httponly id invalidate invalidate_corrupt is_new items key keys last_accessed load lock
+    accessed_dict clear cookie cookie_domain cookie_expires cookie_path copy created crypto_module
+    data_dir data_serializer delete domain encrypt_key encrypt_nonce_size fromkeys get get_by_id
+    has_key httponly id invalidate invalidate_corrupt is_new items key keys last_accessed load lock
     namespace namespace_args namespace_class path pop popitem regenerate_id request revert
     samesite save save_atime secret secure serialize_cookie_date serializer setdefault timeout
     type unlock update use_cookies validate_key values was_invalidated
@@ -34,8 +41,11 @@ OBJECT = words("""
     id is_new created last_accessed timeout
 """)
 COOKIE = words("""
-    clear cookie created delete domain has_key id invalidate is_new path save
-    regenerate_id items keys values get update
+    clear cookie cookie_domain cookie_expires cookie_path copy created crypto_module
+    data_serializer delete domain encrypt_key encrypt_nonce_size fromkeys get has_key httponly id
+    invalidate invalidate_corrupt is_new items key keys load lock path pop popitem regenerate_id
+    request revert samesite save save_atime secure serialize_cookie_date serializer setdefault
+    timeout unlock update validate_key values
 """)
 
 #: The options of Beaker's middleware and of its stores.
@@ -69,11 +79,21 @@ def test_an_option_is_taken_or_refused_with_what_to_do_instead(name):
     assert len(REFUSED.get(name, "a sentence of some length")) > 5
 
 
+@pytest.mark.parametrize("name", sorted({*SESSION, *OBJECT, *COOKIE, *BEAKER_OPTIONS} - MAPPING))
+def test_the_page_has_a_word_on_each_name(name):
+    """Or the page that it leads to has, where the options that are not taken are."""
+    assert re.search(rf"\b{name}\b", PAGE) or f"| `{name}` |" in CONFIGURATION
+
+
 def test_the_lists_are_beakers_own():
-    beaker = pytest.importorskip("beaker.session", reason="Beaker is a guest of the benchmark")
+    def public(cls, *instances):
+        names = {*dir(cls), *(name for instance in instances for name in vars(instance))}
+        return {name for name in names if not name.startswith("_")}
 
-    def public(cls):
-        return {name for name in dir(cls) if not name.startswith("_")}
-
-    assert public(beaker.Session) <= {*SESSION, "copy", "fromkeys"}
+    known = beaker.Session({"cookie": ""}, type="memory", secret="s")
+    known.save()
+    known = beaker.Session({"cookie": ""}, id=known.id, type="memory", secret="s")
+    assert public(beaker.Session, known) <= set(SESSION)
+    sealed = beaker.CookieSession({"cookie": ""}, validate_key="s")
+    assert public(beaker.CookieSession, sealed) <= set(COOKIE)
     assert public(beaker.SessionObject) <= set(OBJECT)

@@ -4,7 +4,7 @@ import builtins
 
 import pytest
 
-from nocookie import ConfigError, Cookie, Header, Query, Session, SessionMiddleware
+from nocookie import ConfigError, Cookie, Header, Query, Session, SessionMiddleware, manager
 
 
 def application(environ, start_response):
@@ -113,7 +113,9 @@ def test_one_session_takes_no_options_of_its_own():
         Session({}, None, backend=backend, timeout=5)
 
 
-def test_a_short_secret_and_a_lonely_memory_store_are_warned_about(caplog):
+def test_a_short_secret_and_a_lonely_memory_store_are_warned_about(caplog, monkeypatch):
+    monkeypatch.setattr(manager, "_said", set())  # as in a process of its own
+
     def app(environ, start_response):
         start_response("200 OK", [])
         return []

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,11 +19,12 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 from babel.messages.pofile import read_po
 from helpers import RECIPE
+from paste.deploy import loadapp
 from sqlalchemy.event import listen
 from webob import Request
 from webtest import TestApp
 
-from nocookie import StoreError
+from nocookie import StoreError, cli
 from nocookie.stores import close_all
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -580,6 +583,113 @@ def test_mapped_objects_that_were_deleted_are_not_made_anew(mapped):
     app.get("/", headers=as_before, status=404)
     with module.DBSession() as db:
         assert db.get(module.Address, 1) is None
+
+
+# -- cookie_session ------------------------------------------------------------------------------
+
+
+def test_cookie_session_keeps_the_cart_with_its_visitor(load, monkeypatch):
+    monkeypatch.setenv("SECRET", "k8Jq0x_Wz3mB7vCe9Ls")
+    app = TestApp(load("cookie_session").application)
+
+    app.post("/", {"item": "tea"})
+    first = app.post("/", {"item": "milk"})
+
+    assert app.get("/").text == "tea\nmilk\n"
+    assert "tea" not in first.headers["Set-Cookie"]
+    again = TestApp(load("cookie_session").application)  # another process, with the same secret
+    assert again.get("/", headers={"Cookie": first.headers["Set-Cookie"]}).text == "tea\nmilk\n"
+    monkeypatch.setenv("SECRET", "another_Wz3mB7vCe9Ls")
+    other = TestApp(load("cookie_session").application)
+    assert other.get("/", headers={"Cookie": first.headers["Set-Cookie"]}).text == "empty\n"
+
+
+def test_cookie_session_is_for_every_host_below_its_domain(load, monkeypatch):
+    monkeypatch.setenv("COOKIE_DOMAIN", ".example.com")
+    app = TestApp(load("cookie_session").application, {"HTTP_HOST": "www.example.com"})
+    cookie = app.post("/", {"item": "tea"}).headers["Set-Cookie"]
+    assert {"Domain=.example.com", "Max-Age=1209600"} <= set(cookie.split("; "))
+
+
+def test_cookie_session_refuses_what_no_cookie_holds_and_empties_the_cart(load):
+    app = TestApp(load("cookie_session").application)
+    app.post("/", {"item": "tea"})
+
+    assert app.post("/", {"item": "x" * 5000}, status=413).text == "The cart is full.\n"
+
+    assert app.get("/").text == "tea\n"
+    assert app.post("/", {"item": ""}).text == "empty\n"
+    assert app.get("/").text == "empty\n"
+
+
+# -- middleware_order ----------------------------------------------------------------------------
+
+
+def test_middleware_order_shows_who_sees_the_session(load):
+    app = TestApp(load("middleware_order").application)
+    assert app.get("/me?name=ada").headers.getall("Seen-By") == ["below: ada", "above: no session"]
+    assert app.get("/about").headers.getall("Seen-By") == ["below: not asked", "above: no session"]
+
+
+def test_middleware_order_keeps_what_is_the_same_for_all_and_nothing_else(load):
+    app = TestApp(load("middleware_order").application)
+    assert ["X-Cache" in app.get("/about").headers for _ in range(3)] == [False, True, True]
+
+    id = app.get("/me?name=ada").headers["X-Session-Id"]
+    answers = [app.get("/me", headers=headers) for headers in ({"X-Session-Id": id}, {}) * 2]
+
+    assert [answer.text for answer in answers] == ["ada\n", "stranger\n"] * 2
+    assert not any("X-Cache" in answer.headers for answer in answers)
+    assert id not in "".join(map(str, app.get("/me?name=ada").headers.items()))
+
+
+# -- configured ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """A copy of the example, because it makes data beside its ini file."""
+    folder = tmp_path / "configured"
+    ignored = shutil.ignore_patterns("__pycache__", "data")
+    shutil.copytree(EXAMPLES / "configured", folder, ignore=ignored)
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    sys.modules.pop("application", None)
+    close_all()
+
+
+def test_configured_keeps_sessions_as_the_ini_file_says(configured):
+    app = TestApp(loadapp(f"config:{configured / 'development.ini'}"))
+    first = app.get("/")
+
+    assert first.headers["Set-Cookie"].startswith("foo=")
+    assert [app.get("/").text for _ in range(2)] == ["visit 2\n", "visit 3\n"]
+    assert os.listdir(configured / "data") == ["sessions"]
+
+
+def test_configured_is_served_by_the_file_that_make_config_writes(configured, monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["make-config", "--no-cookies", str(configured / "production.ini")])
+    assert stop.value.code == 0
+    text = (configured / "production.ini").read_text()
+    text = text.replace("use = egg:configured", "paste.app_factory = application:make_app")
+    (configured / "production.ini").write_text(text)
+    monkeypatch.setenv("INI", "production.ini")
+    monkeypatch.setenv("PORT", "0")
+    command = [sys.executable, "-W", "ignore", str(configured / "application.py")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            url = server.stdout.readline().strip()
+            with urllib.request.urlopen(url, timeout=LONGER_THAN_A_START_TAKES) as answer:
+                headers = {"X-Session-Id": answer.headers["X-Session-Id"]}
+            with urllib.request.urlopen(
+                urllib.request.Request(url, headers=headers), timeout=30
+            ) as answer:
+                assert answer.read() == b"visit 2\n"
+        finally:
+            server.terminate()
 
 
 # -- languages -----------------------------------------------------------------------------------

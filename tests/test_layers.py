@@ -20,16 +20,19 @@ LAYERS = [
     ["nocookie.events"],
     ["nocookie.sealing"],
     ["nocookie.ids"],
+    ["nocookie.beaker_ids"],
     ["nocookie.logs", "nocookie.redaction"],
     ["nocookie.codecs"],
     ["nocookie.options"],
     ["nocookie.places"],
     ["nocookie.rewriting", "nocookie.markup"],
+    ["nocookie.plain"],
     ["nocookie.html"],
     ["nocookie.stores.base"],
     ["nocookie.facts"],
     ["nocookie.stores.forks"],
-    ["nocookie.stores.redis_wire"],
+    ["nocookie.stores.pool", "nocookie.stores.timed"],
+    ["nocookie.stores.memcached_wire", "nocookie.stores.redis_wire"],
     ["nocookie.stores.sqlalchemy.rows", "nocookie.stores.sqlalchemy.failures"],
     ["nocookie.stores.sqlalchemy.statements", "nocookie.stores.sqlalchemy.watchdog"],
     ["nocookie.stores.sqlalchemy.calls"],
@@ -46,14 +49,28 @@ LAYERS = [
     ["nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
-    ["nocookie.inifile"],
+    ["nocookie.inifile", "nocookie.beaker_stores"],
+    ["nocookie.importing"],
     [
         *("nocookie.adapters.*", "nocookie.demo", "nocookie.flash", "nocookie.forms"),
         *("nocookie.purge", "nocookie.testing.clock", "nocookie.testing.threads"),
+        *("nocookie.testing.audit.client", "nocookie.testing.audit.elsewhere"),
+        *("nocookie.testing.audit.report", "nocookie.testing.audit.requirements"),
+        "nocookie.testing.audit.target",
     ],
+    ["nocookie.testing.audit.auditor"],
+    ["nocookie.testing.audit.checks.ids"],
+    ["nocookie.testing.audit.checks.*"],
+    ["nocookie.testing.audit.checks"],
+    ["nocookie.testing.audit"],
+    ["nocookie.testing.serving"],
     ["nocookie.testing.*"],
+    ["nocookie.testing.audit.__main__"],
     ["nocookie.testing"],
-    ["nocookie.adapters", "nocookie.commands.where"],
+    [
+        *("nocookie.adapters", "nocookie.checking"),
+        *("nocookie.commands.where", "nocookie.commands.working"),
+    ],
     ["nocookie.commands.*"],
     ["nocookie.commands", "nocookie.cli"],
     ["nocookie.__main__"],
@@ -155,6 +172,8 @@ def test_a_third_partys_package_is_imported_at_the_top_by_none_but_its_own(modul
         **{name: {"click"} for name in MODULES if name.startswith("nocookie.commands.")},
         "nocookie.testing.stores": {"pytest", "hypothesis"},
         "nocookie.testing.carriers": {"pytest"},
+        "nocookie.testing.audit.__main__": {"click"},
+        "nocookie.testing.reference": {"click"},
     }.get(module, set())
     for names, top in runtime_imports(ast.parse(MODULES[module].read_text())):
         for name in names if top else ():
@@ -202,7 +221,7 @@ def by_case(name):
 #: Programs and suites: nobody imports their parts.
 WHOLES = {
     *("nocookie.cli", "nocookie.demo"),
-    *("nocookie.testing.carriers", "nocookie.testing.stores", "nocookie.testing.threads"),
+    *("nocookie.testing.carriers", "nocookie.testing.reference", "nocookie.testing.stores"),
 }
 
 

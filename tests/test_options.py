@@ -2,7 +2,7 @@
 
 import math
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +146,22 @@ ROWS = {
         [("Lax", "Lax"), ("strict", "Strict"), (None, None)],
         ["Loose", 5, True],
     ),
+    "beaker_ids_until": (
+        [
+            ("2030-12-31", datetime(2031, 1, 1, tzinfo=UTC)),
+            (" 2030-12-31 ", datetime(2031, 1, 1, tzinfo=UTC)),
+            (date(2030, 12, 31), datetime(2031, 1, 1, tzinfo=UTC)),
+            ("2030-12-31 18:30", datetime(2030, 12, 31, 18, 30, tzinfo=UTC)),
+            ("2030-12-31T18:30+01:00", datetime(2030, 12, 31, 17, 30, tzinfo=UTC)),
+            (datetime(2030, 12, 31, 5), datetime(2030, 12, 31, 5, tzinfo=UTC)),
+            *NONES,
+        ],
+        [5, "soon", True, "2030-13-01", "31.12.2030", [], date.max],
+    ),
+    "beaker_secret": (
+        [("s", "s"), (" s ", " s "), (None, None)],
+        [5, b"s", "", " ", "a\nb", ["s"]],
+    ),
     "clock": ([(CLOCK, CLOCK)], [5, None, "time.time"]),
 }
 
@@ -156,6 +172,7 @@ WITH = {
     "encrypt_key": {"secret": "s"},
     "data_serializer": {"secret": "s"},
     "strict": {"id_key": "k"},
+    "beaker_secret": {"beaker_ids_until": "2030-12-31"},
 }
 
 
@@ -204,6 +221,7 @@ def test_a_secret_value_is_never_shown(name, value):
 def test_secrets_are_hidden():
     assert {name for name, option in OPTIONS.items() if option.hidden} == {
         "secret",
+        "beaker_secret",
         "encrypt_key",
         "id_key",
         "url",
@@ -380,6 +398,9 @@ def test_a_class_as_find_id_says_to_call_it():
         ("query:s", "Query('s')"),
         ("form:s", "Form('s')"),
         ("cookie:s", "Cookie('s')"),
+        ("cookie", "Cookie('nocookie.session.id')"),
+        ("path:~", "PathSegment('~')"),
+        ("param:s", "PathParam('s')"),
         ("Header:X-Id", "Header('X-Id')"),
         ("os.path:basename", "Callback(basename)"),
         ("header:X-Id, query:s", "Header('X-Id') Query('s')"),

@@ -151,6 +151,30 @@ def test_without_save_nothing_is_written_but_with_auto(visitor, auto):
     assert client.get("/").text == ("2" if auto else "1")
 
 
+class Basket:
+    """What only pickle can hold."""
+
+    def __init__(self):
+        self.items = []
+
+
+def test_anything_that_can_be_pickled_is_kept_with_pickle(visitor):
+    @wsgify
+    def application(request):
+        basket = session.setdefault("basket", Basket())
+        basket.items.append("tea")
+        session.changed("basket")
+        session.save()
+        return " ".join(basket.items)
+
+    client = visitor(application, data_serializer="pickle", secret="thirty-two characters, or more")
+    client.get("/")
+
+    assert client.get("/").text == "tea tea"
+    with pytest.raises(ValueRefused, match="basket"):
+        visitor(application).get("/")
+
+
 # -- mapped objects ------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nocookie import middleware
 from nocookie.errors import ConfigError
-from nocookie.options import OPTIONS, PREFIXES
+from nocookie.options import OPTIONS, PREFIXES, by_name
 from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 
@@ -129,7 +129,7 @@ def _with_sessions(
     section = dict(local_conf)
     config = {"cache_dir": section.pop("cache_dir", None) or global_conf.get("cache_dir")}
     options = {}
-    for name, (written, value) in (_by_name(shared) | _by_name(section)).items():
+    for name, (written, value) in (by_name(shared) | by_name(section)).items():
         if name == "environ_key":
             environ_key = value
         elif name == written or name in OPTIONS:
@@ -139,15 +139,3 @@ def _with_sessions(
     if not environ_key:
         raise ConfigError("option 'environ_key' must be a text, not ''")
     return SessionMiddleware(app, config, environ_key, **options)
-
-
-def _by_name(conf: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return the options by name, each as it is written and its value. If one is written under
-    several prefixes, the strongest counts; without any is stronger still."""
-    found = {}
-    for prefix in (*reversed(PREFIXES), ""):
-        for key, value in conf.items():
-            name = key.removeprefix(prefix)
-            if name != key or not (prefix or key.startswith(PREFIXES)):
-                found[name] = key, value
-    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 
 from nocookie.commands.where import opened, where
+from nocookie.commands.working import say, stoppable
 from nocookie.errors import ConfigError
 from nocookie.purge import Batch, in_batches
 from nocookie.stores.base import Countable, Purgeable
@@ -46,11 +46,11 @@ def command(
     store = opened(config, section, options).store
     try:
         if not isinstance(store, Purgeable) or not store.shared:
-            _say(quiet, "Nothing to do: this store gets rid of expired sessions by itself.")
+            say(quiet, "Nothing to do: this store gets rid of expired sessions by itself.")
         elif not dry_run:
             _purge(store, max_time, quiet)
         elif isinstance(store, Countable):
-            _say(quiet, f"{_sessions(store.expired())} to remove.")
+            say(quiet, f"{_sessions(store.expired())} to remove.")
         else:
             raise ConfigError("this store cannot count; leave out --dry-run")
     finally:
@@ -61,7 +61,7 @@ def _purge(store: Purgeable, max_time: float, quiet: bool) -> None:
     begun = time.monotonic()
     batches: list[Batch] = []
     try:
-        with _stoppable() as stopped, _progress(store, quiet) as progress:
+        with stoppable() as stopped, _progress(store, quiet) as progress:
             for batch in in_batches(store):
                 batches.append(batch)
                 progress(batch.removed)
@@ -69,7 +69,7 @@ def _purge(store: Purgeable, max_time: float, quiet: bool) -> None:
                     break
     finally:
         if batches:
-            _say(quiet, _summary(batches, time.monotonic() - begun))
+            say(quiet, _summary(batches, time.monotonic() - begun))
 
 
 def _summary(batches: Sequence[Batch], took: float) -> str:
@@ -88,11 +88,6 @@ def _sessions(count: int) -> str:
     return f"{count:,} expired {'session' if count == 1 else 'sessions'}"
 
 
-def _say(quiet: bool, sentence: str) -> None:
-    if not quiet:
-        click.echo(sentence)
-
-
 @contextmanager
 def _progress(store: Purgeable, quiet: bool) -> Iterator[Callable[[int], object]]:
     """Show a bar on a terminal; yield what moves it."""
@@ -102,21 +97,3 @@ def _progress(store: Purgeable, quiet: bool) -> Iterator[Callable[[int], object]
     total = store.expired()
     with click.progressbar(length=total, label="Removing", show_pos=True, file=sys.stderr) as bar:
         yield bar.update
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Yield what says whether SIGINT or SIGTERM came: so the batch at work is done and counted.
-    A second one ends the program at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        caught.append(number)
-        signal.signal(number, before[number])
-
-    before = {int(name): signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

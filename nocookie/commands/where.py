@@ -12,7 +12,7 @@ from nocookie.backend import Backend
 from nocookie.inifile import read
 from nocookie.options import OPTIONS, resolve
 
-__all__ = ["WHERE", "opened", "where"]
+__all__ = ["WHERE", "opened", "settings_of", "where"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,9 +46,16 @@ def where(function: F) -> F:
 
 
 def opened(config: Path | None, section: str, options: Mapping[str, str | None]) -> Backend:
-    """Return the backend that *section* of the file *config* describes, or *options* do, or both:
-    these win. Raises `click.UsageError` if neither names a store, and `ConfigError`."""
+    """Return the backend that `settings_of` these describe."""
+    return Backend(settings_of(config, section, options))
+
+
+def settings_of(
+    config: Path | None, section: str, options: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Return the settings in *section* of the file *config*, or of *options*, or of both: these
+    win. Raises `click.UsageError` if neither names a store, and `ConfigError`."""
     given = {name: value for name, value in options.items() if value is not None}
     if config is None and not {"type", "data_dir"} & given.keys():
         raise click.UsageError("Which store? Say it with --config, --type or --data-dir.")
-    return Backend(resolve(read(config, section) if config else None, given))
+    return resolve(read(config, section) if config else None, given)

@@ -19,7 +19,10 @@ from typing import Any, Final
 from nocookie.errors import ConfigError
 from nocookie.stores.base import Store
 
-__all__ = ["ALIASES", "ENTRY_POINT_GROUP", "STORES", "close_all", "open_store", "store_class"]
+__all__ = [
+    *("ALIASES", "ENTRY_POINT_GROUP", "STORES"),
+    *("arguments", "close_all", "open_store", "store_class"),
+]
 
 ENTRY_POINT_GROUP: Final = "nocookie.stores"
 
@@ -67,12 +70,9 @@ def store_class(type: str) -> Any:
     raise ConfigError(f"type = {type!r}: there is no such store; {hint}")
 
 
-def open_store(type: str, options: Mapping[str, Any]) -> Store:
-    """Return the store of this process for *type* and *options*, opened on first use.
-
-    Of *options*, the store gets those that its constructor names. The same type and options
-    give the same store, so every `Session({}, type="memory")` of a process shares one.
-    """
+def arguments(type: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the class for a *type*, and of *options* those that its constructor names. Raises
+    `ConfigError` if one is missing that it needs."""
     cls = store_class(type)
     taken = inspect.signature(cls).parameters
     chosen = {name: value for name, value in options.items() if name in taken and value is not None}
@@ -80,6 +80,16 @@ def open_store(type: str, options: Mapping[str, Any]) -> Store:
         required = parameter.default is parameter.empty and parameter.kind not in _REST
         if required and name not in chosen:
             raise ConfigError(f"type = {type!r} needs {name}")
+    return cls, chosen
+
+
+def open_store(type: str, options: Mapping[str, Any]) -> Store:
+    """Return the store of this process for *type* and *options*, opened on first use.
+
+    Of *options*, the store gets those that its constructor names. The same type and options
+    give the same store, so every `Session({}, type="memory")` of a process shares one.
+    """
+    cls, chosen = arguments(type, options)
     with _lock:
         # By process: what a fork inherits belongs to the parent.
         # Values by themselves, not by what they look like: two engines may show the same URL.

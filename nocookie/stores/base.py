@@ -185,7 +185,8 @@ class Store(Protocol):
         before the new one can be loaded.
 
         Raises `SessionGone` if the old one is gone, `KeyTaken` if the new key is in use. Where
-        this cannot be one step, a crash in between may lose the session but never leave two.
+        this cannot be one step, a crash in between may lose the session but never leave two, and
+        a `destroy` of the old one in between is as good as one before.
         """
         ...
 
@@ -281,15 +282,16 @@ def merge(fields: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:
 # Numbers are big-endian. Names are decoded all at once and values are only cut.
 
 
-#: What reads the lengths of a record with n fields, for the usual n.
+#: What reads the lengths of a record with n fields, and writes them behind n, for the usual n.
 _LENGTHS: Final = {n: struct.Struct(f">{2 * n}I").unpack_from for n in range(33)}
+_COUNTED: Final = {n: struct.Struct(f">{2 * n + 1}I").pack for n in range(33)}
 
 
 def pack(fields: Mapping[str, bytes]) -> bytes:
-    n = len(fields)
-    lengths = struct.pack(f">{2 * n + 1}I", n, *map(len, fields), *map(len, fields.values()))
+    n, values = len(fields), fields.values()
+    counted = _COUNTED.get(n) or struct.Struct(f">{2 * n + 1}I").pack
     names = "".join(fields).encode("utf-8", "surrogatepass")
-    return b"".join((lengths, names, *fields.values()))
+    return b"".join((counted(n, *map(len, fields), *map(len, values)), names, *values))
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
@@ -299,17 +301,17 @@ def unpack(data: bytes) -> dict[str, bytes]:
         lengths = (_LENGTHS.get(n) or struct.Struct(f">{2 * n}I").unpack_from)(data, 4)
     except (struct.error, OverflowError, MemoryError):
         raise ValueError("cut short") from None
-    name_lengths, value_lengths = lengths[:n], lengths[n:]
+    value_lengths = lengths[n:]
     names_at, here = 4 + 8 * n, len(data) - sum(value_lengths)
     if here < names_at:
         raise ValueError("cut short")
     names = data[names_at:here].decode("utf-8", "surrogatepass")
     fields = {}
     at = 0
-    for name_length, value_length in zip(name_lengths, value_lengths):  # noqa: B905 - both are n
-        fields[names[at : at + name_length]] = data[here : here + value_length]
-        at += name_length
-        here += value_length
+    for name_length, value_length in zip(lengths, value_lengths):  # noqa: B905 - n of both
+        end, after = at + name_length, here + value_length
+        fields[names[at:end]] = data[here:after]
+        at, here = end, after
     if at != len(names) or len(fields) != n:
         raise ValueError("the names do not fit")
     return fields

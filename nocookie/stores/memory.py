@@ -124,13 +124,13 @@ class MemoryStore(ForkAware):
             fields, created, _, _, version, _ = self._alive(old, now)
             if new in self._records:
                 raise KeyTaken
-            before = self._owners.get(old)
+            whose = self._owners.get(old) if owner is None else owner
             began = created if owner is None else now
             self._records[new] = new_record(
                 (merge(fields, delta), began, now, now + ttl, version + 1, seal)
             )
-            if owner or before:
-                self._give(new, owner or before)
+            if whose is not None:
+                self._give(new, whose)
             if trail is None:
                 self._remove(old)
             else:

@@ -16,12 +16,16 @@ The rules of this file:
    corrupted record, or one of a later version: never written, never replaced, only destroyed.
 
 A rotation cannot be one step then. The old record is buried first: `m` becomes `t`, with the new
-key beside it, and from that moment it is gone for everybody. Then the new record is created, and
-the buried one removed. If the first step may have failed, or the second surely has (the new key is
-taken, or its server refuses or cannot be reached), the old one is dug out again, unless somebody
-has destroyed it meanwhile. If this process dies in between, or it is not known what became of the
-second step, the session may be lost; there are never two. What is buried and forgotten goes after
-TOMB_TIME.
+key beside it, and from that moment it is gone for everybody. Then the new record is created. Then
+the buried one is removed, and this decides: only if it was still there has the rotation happened.
+If it was not, somebody has destroyed the session meanwhile, and the new record is taken away
+before anybody hears of its key. So a logout ends the session whenever it comes.
+
+If the first step may have failed, or the second surely has (the new key is taken, or its server
+refuses or cannot be reached), the old one is dug out again, unless somebody has destroyed it
+meanwhile; so it is if the third step fails, once the new one has surely been taken away. If this
+process dies in between, or it is not known what became of the second step, the session may be
+lost; there are never two. What is buried and forgotten goes after TOMB_TIME.
 """
 
 from __future__ import annotations
@@ -244,6 +248,13 @@ expire(key, number(expires) - number(ARGV[1]))
 return 1
 """
 
+#: the new key
+REMOVE: Final = """
+local key = KEYS[1]
+if string.match(redis.call('HGET', key, 't') or '', '^%S+') ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', key)
+"""
+
 
 class _Script:
     """A script, and the name under which a server has it once it has run there."""
@@ -267,6 +278,7 @@ _TOUCH: Final = _Script(TOUCH)
 _LOAD: Final = _Script(LOAD)
 _BURY: Final = _Script(BURY)
 _DIG_OUT: Final = _Script(DIG_OUT)
+_REMOVE: Final = _Script(REMOVE)
 
 
 class RedisStore:
@@ -360,9 +372,12 @@ class RedisStore:
             self._dig_out(old, new, until)
             raise
         try:
-            self._unlink(old, until)
-        except StoreError:
-            pass  # it is dead already, and goes after TOMB_TIME
+            if self._run(_REMOVE, old, new.encode(), until=soon) != 1:
+                raise SessionGone("the session was destroyed while it moved")
+        except (SessionGone, StoreError):
+            self._unlink(new, until)
+            self._dig_out(old, new, until)
+            raise
 
     def destroy(self, key: str) -> None:
         # Not a script: what only frees memory is allowed also when there is none left.
@@ -437,11 +452,15 @@ class RedisStore:
     ) -> Any:
         """Return the reply; None if there is another type of value under the key."""
         place = self._prefix + key.encode()
-        until = until or self._until()
-        rest = (b"1", place, *arguments)
-        reply = self._wire.call(place, (b"EVALSHA", script.sha, *rest), until, again)
-        if isinstance(reply, ErrorReply) and reply.word == "NOSCRIPT":
-            reply = self._wire.call(place, (b"EVAL", script.text, *rest), until, again)
+        if until is None:
+            until = time.monotonic() + self._deadline
+        command = (b"EVALSHA", script.sha, b"1", place, *arguments)
+        reply = self._wire.call(place, command, until, again)
+        if type(reply) is not ErrorReply:
+            return reply
+        if reply.word == "NOSCRIPT":
+            command = (b"EVAL", script.text, *command[2:])
+            reply = self._wire.call(place, command, until, again)
         return _checked(reply)
 
     def _unlink(self, key: str, until: float) -> None:
@@ -449,25 +468,25 @@ class RedisStore:
         _checked(self._wire.call(place, (b"UNLINK", place), until, again=True))
 
 
-def _fields(reply: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(reply[::2], reply[1::2], strict=True))
-
-
 def _record(reply: list[bytes] | None, now: float) -> Record | Missing:
     if reply is None:
         return Missing.CORRUPTED
-    fields = _fields(reply)
-    meta = fields.pop(META, None)
-    if meta is None:
-        return Missing.CORRUPTED if fields and TOMB not in fields else Missing.UNKNOWN
+    meta, fields = None, {}
+    names_and_values = iter(reply)
     try:
+        for name in names_and_values:
+            if name == META:
+                meta = next(names_and_values)
+            else:
+                fields[str(name, "utf-8", "surrogatepass")[1:]] = next(names_and_values)
+        if meta is None:
+            return Missing.CORRUPTED if fields and TOMB not in reply[::2] else Missing.UNKNOWN
         created, accessed, expires, version, seal = _parts(meta)
-        if expires <= now:
-            return Missing.EXPIRED
-        names = {str(k, "utf-8", "surrogatepass")[1:]: value for k, value in fields.items()}
     except ValueError:
         return Missing.CORRUPTED
-    return new_record((names, created, accessed, expires, version, seal))
+    if expires <= now:
+        return Missing.EXPIRED
+    return new_record((fields, created, accessed, expires, version, seal))
 
 
 def _parts(meta: bytes) -> tuple[float, float, float, int, bytes]:

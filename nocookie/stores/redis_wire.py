@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import random
 import re
-import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from nocookie.errors import ConfigError, StoreError, StoreTimeout
+from nocookie.stores.pool import Pool
+from nocookie.stores.timed import TimedSocket
 
 __all__ = [
     "Cluster",
@@ -198,10 +198,10 @@ class OneServer:
         return [self._node]
 
     def close(self) -> None:
-        self._node.close()
+        self._node.pool.close()
 
     def after_fork(self) -> None:
-        self._node.after_fork()
+        self._node.pool.forget()
 
 
 class Node:
@@ -213,10 +213,7 @@ class Node:
         self.address = address
         self._make = make
         self._hiredis = hiredis
-        self._size = size
-        self._idle = self._places()
-        self._waiting = 0
-        self._returned = threading.Condition()
+        self.pool: Pool[_Connection] = Pool(size)
 
     def ask(self, commands: Sequence[Command], until: float, again: bool) -> list[Any]:
         """Send *commands* in one piece, and return their replies.
@@ -224,13 +221,16 @@ class Node:
         A connection that was closed while it lay idle, as by a restart of the server, is
         replaced, and so is one to a primary that has become a replica.
         """
-        idle, connection = self._take(until)
+        try:
+            places, connection = self.pool.take(until)
+        except TimeoutError:
+            raise UndoneTimeout("the redis store: every connection is in use") from None
         kept: _Connection | None = None
         sent = False
         try:
             if connection is None:
                 connection = self._open(until)
-            elif not again and not connection.is_quiet():
+            elif not again and not connection.socket.is_quiet():
                 connection = self._reopened(connection, until)
             sent = True
             try:
@@ -253,27 +253,17 @@ class Node:
         finally:
             if connection is not None and kept is None:
                 connection.close()
-            self._give_back(idle, kept)
-
-    def close(self) -> None:
-        idle = self._idle
-        self._idle = self._places()
-        with self._returned:
-            self._returned.notify_all()
-        _drain(idle)
-
-    def after_fork(self) -> None:
-        # What was inherited is dropped: closing it here does not reach the server.
-        self._idle = self._places()
-        self._waiting = 0
-        self._returned = threading.Condition()
+            self.pool.give_back(places, kept)
 
     def _open(self, until: float) -> _Connection:
         import redis
 
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
         connection = _Connection(self._hiredis, until)
         driver = self._make(redis_connect_func=connection.shake_hands)
-        driver.socket_connect_timeout = driver.socket_timeout = connection.left()
+        driver.socket_connect_timeout = driver.socket_timeout = left
         try:
             driver.connect()
         except redis.TimeoutError as error:
@@ -287,142 +277,42 @@ class Node:
         connection.close()
         return self._open(until)
 
-    # -- the pool: a deque of connections on top of places for more. Its append and pop are
-    # atomic; the condition is only for those who find it empty.
-
-    def _places(self) -> _Places:
-        return deque([None] * self._size)
-
-    def _take(self, until: float) -> tuple[_Places, _Connection | None]:
-        """Take the connection used last, or None where one may be opened; return where to put
-        it back, too."""
-        idle = self._idle
-        try:
-            return idle, idle.pop()
-        except IndexError:
-            pass
-        with self._returned:
-            self._waiting += 1
-            try:
-                while True:
-                    # Only now: what came back before we counted as waiting is found here, and
-                    # what comes back later notifies.
-                    idle = self._idle
-                    try:
-                        return idle, idle.pop()
-                    except IndexError:
-                        pass
-                    left = until - time.monotonic()
-                    if left <= 0 or not self._returned.wait(left):
-                        raise UndoneTimeout("the redis store: every connection is in use")
-            finally:
-                self._waiting -= 1
-
-    def _give_back(self, idle: _Places, connection: _Connection | None) -> None:
-        if idle is self._idle:
-            if connection is None:
-                idle.appendleft(None)
-            else:
-                idle.append(connection)
-            if self._waiting:
-                with self._returned:
-                    self._returned.notify()
-        elif connection is not None:  # the store was closed meanwhile
-            connection.close()
-
 
 class _Connection:
-    """A connection on which every wait ends when the call does.
+    """A connection on which every wait ends when the call does."""
 
-    While redis-py shakes hands, this is the socket that it finds.
-    """
-
-    __slots__ = ("_pack", "_reader", "_socket", "driver", "until")
+    __slots__ = ("_pack", "_reader", "_until", "driver", "socket")
 
     def __init__(self, hiredis: Any, until: float) -> None:
-        self.until = until
-        self.driver: Any = None
+        self._until = until
         self._pack: Callable[[Command], bytes] = hiredis.pack_command
         self._reader = hiredis.Reader(protocolError=ValueError, replyError=ErrorReply)
+        self.driver: Any = None
+        self.socket: TimedSocket
 
     def ask(self, commands: Sequence[Command], until: float) -> list[Any]:
-        self.until = until
-        self.sendall(b"".join(map(self._pack, commands)))
-        replies = [self._reply() for _ in commands]
-        if self._reader.has_data():
+        reader, socket = self._reader, self.socket
+        socket.until = until
+        socket.sendall(b"".join(map(self._pack, commands)))
+        replies = []
+        for _ in commands:
+            while (reply := reader.gets()) is False:
+                piece = socket.recv(PIECE)
+                if not piece:
+                    raise ConnectionResetError
+                reader.feed(piece)
+            replies.append(reply)
+        if reader.has_data():
             raise ValueError("more replies than commands")
         return replies
 
-    def _reply(self) -> Any:
-        while (reply := self._reader.gets()) is False:
-            piece = self.recv(PIECE)
-            if not piece:
-                raise ConnectionResetError
-            self._reader.feed(piece)
-        return reply
-
-    def is_quiet(self) -> bool:
-        """Whether the server has neither closed the connection nor said what nobody asked."""
-        self._socket.settimeout(0)
-        try:
-            self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            return False
-        return False
-
-    def close(self) -> None:
-        driver, self.driver = self.driver, None
-        if driver is not None:
-            driver.disconnect()  # which comes back here, or comes from there
-        self._socket.close()
-
-    def left(self) -> float:
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    # -- a socket, as redis-py uses it
-
     def shake_hands(self, driver: Any) -> None:
-        self._socket = driver._sock
-        driver._sock = self
+        """Have redis-py do it, within the deadline."""
+        self.socket = driver._sock = TimedSocket(driver._sock, self._until)
         driver.on_connect()
 
-    def settimeout(self, timeout: float | None) -> None:
-        """Of no effect: the call's deadline counts."""
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(self.left())
-        self._socket.sendall(data)
-
-    def recv(self, size: int) -> bytes:
-        self._socket.settimeout(self.left())
-        data: bytes = self._socket.recv(size)
-        return data
-
-    def recv_into(self, buffer: bytearray) -> int:
-        self._socket.settimeout(self.left())
-        size: int = self._socket.recv_into(buffer)
-        return size
-
-    def shutdown(self, how: int) -> None:
-        self._socket.shutdown(how)
-
-
-_Places = deque[_Connection | None]
-
-
-def _drain(idle: _Places) -> None:
-    while True:
-        try:
-            connection = idle.pop()
-        except IndexError:
-            return
-        if connection is not None:
-            connection.close()
+    def close(self) -> None:
+        self.driver.disconnect()  # which closes the socket, too
 
 
 def _timeout(sent: bool) -> StoreTimeout:
@@ -499,12 +389,12 @@ class Cluster:
 
     def close(self) -> None:
         for node in list(self._nodes.values()):
-            node.close()
+            node.pool.close()
 
     def after_fork(self) -> None:
         self._asking = threading.Lock()
         for node in self._nodes.values():
-            node.after_fork()
+            node.pool.forget()
 
     def _at(self, endpoint: str, asked: Node) -> Node:
         """The node at `host:port`; without a host it is the one of the node that was asked."""
@@ -559,4 +449,4 @@ class Cluster:
         gone = [node for address, node in self._nodes.items() if address not in nodes]
         self._slots, self._nodes, self._doubtful = slots, nodes, False
         for node in gone:
-            node.close()
+            node.pool.close()

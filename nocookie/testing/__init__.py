@@ -1,4 +1,4 @@
-"""Tests that a store or a carrier has to pass, and a clock to pass them by.
+"""Tests that a store, a carrier or an application has to pass, and a clock to pass them by.
 
 For whoever writes a store or a carrier, inside this package or outside it::
 
@@ -22,6 +22,9 @@ For whoever writes a store or a carrier, inside this package or outside it::
 
         def client_sends_back(self, reply, environ):
             environ["HTTP_X_MINE"] = reply.headers["X-Mine"]
+
+For whoever has an application with sessions, of whatever library: `nocookie.testing.audit`, and
+`nocookie.testing.reference`, an application to try it on.
 
 `pytest.register_assert_rewrite("nocookie.testing")` in a conftest.py makes failures talk.
 """

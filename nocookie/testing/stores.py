@@ -739,6 +739,49 @@ class StoreSuite:
         assert store.load(old) is Missing.UNKNOWN
         assert isinstance(store.load(new), Record) == bool(rotated)
 
+    def test_what_is_destroyed_before_it_lives_under_a_new_key_never_does(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        """A logout that has returned counts, whatever rotation is under way."""
+        for turn in range(30):
+            self._race_rotation_and_logout(store, clock, key_of(turn), key_of(1000 + turn))
+
+    def _race_rotation_and_logout(self, store: Store, clock: FakeClock, old: str, new: str) -> None:
+        create(store, clock, key=old)
+        after_logout: list[Record | Missing | Moved] = []
+
+        def rotate() -> None:
+            try:
+                store.rotate(old, new, Delta(), b"", TTL)
+            except SessionGone:
+                pass
+
+        def log_out() -> None:
+            wait_until(lambda: isinstance(store.load(old), Missing))
+            store.destroy(old)
+            after_logout.append(store.load(new))
+
+        together(rotate, log_out)
+        if isinstance(after_logout[0], Missing):
+            assert store.load(new) is Missing.UNKNOWN
+
+    def test_what_is_destroyed_under_its_new_key_stays_ended(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        for turn in range(30):
+            self._race_rotation_and_end(store, clock, key_of(turn), key_of(1000 + turn))
+
+    def _race_rotation_and_end(self, store: Store, clock: FakeClock, old: str, new: str) -> None:
+        create(store, clock, key=old)
+
+        def end() -> None:
+            wait_until(lambda: isinstance(store.load(new), Record))
+            store.destroy(new)
+
+        together(lambda: store.rotate(old, new, Delta(), b"", TTL), end)
+        assert store.load(old) is Missing.UNKNOWN
+        assert store.load(new) is Missing.UNKNOWN
+
     def test_of_several_rotations_one_succeeds(self, store: Store, clock: FakeClock) -> None:
         """There are never two live keys for one session."""
         for turn in range(30):
@@ -893,9 +936,11 @@ class StoreSuite:
         for turn in range(10):
             keys = [key_of(1000 * turn + number) for number in range(200)]
             create(store, clock, key=keys[0], owner=b"ann")
-            self._race_rotation_and_end(store, owners, keys)
+            self._race_rotations_and_end_of_all(store, owners, keys)
 
-    def _race_rotation_and_end(self, store: Store, owners: ByOwner, keys: list[str]) -> None:
+    def _race_rotations_and_end_of_all(
+        self, store: Store, owners: ByOwner, keys: list[str]
+    ) -> None:
         moved: list[str] = []
 
         def rotate() -> None:

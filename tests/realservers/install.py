@@ -2,32 +2,37 @@
 
 That is memcached, and Chromium with its driver, from the packages of Debian. Where one cannot be
 installed, the tests that need it are skipped, and say so; with CI=true they fail.
+
+Other programs are installed by name: `install.py php`, for a benchmark.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
-#: The program, and the package that brings it.
-NEEDED = {"memcached": "memcached", "chromium": "chromium", "chromedriver": "chromium-driver"}
+#: What the tests need.
+NEEDED = ("memcached", "chromium", "chromedriver")
+#: The packages of programs that have another name.
+PACKAGES = {"chromedriver": "chromium-driver", "php": "php-cli"}
 
 
-def main() -> None:
-    packages = [package for program, package in NEEDED.items() if not shutil.which(program)]
+def main(programs: Sequence[str]) -> None:
+    packages = [PACKAGES.get(name, name) for name in programs if not shutil.which(name)]
     if not packages:
         return
     names = " ".join(packages)
     if shutil.which("apt-get") is None:
-        print(f"no apt-get to install these with, their tests will be skipped: {names}")
+        print(f"no apt-get to install these with, what needs them will be skipped: {names}")
         return
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    print(f"installing what the tests need: apt-get install {names}", flush=True)
+    print(f"installing what is needed: apt-get install {names}", flush=True)
     if not succeeds(*sudo, "apt-get", "update", "-qq"):
         print("the lists of packages could not be brought up to date")
     for package in packages:  # one by one: where one is unknown, the others still come
         if not succeeds(*sudo, "apt-get", "install", "-y", "-qq", package):
-            print(f"{package} could not be installed: its tests will be skipped")
+            print(f"{package} could not be installed: what needs it will be skipped")
 
 
 def succeeds(*command: str) -> bool:
@@ -42,4 +47,4 @@ def succeeds(*command: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or NEEDED)

@@ -338,6 +338,133 @@ def check(page, mount, cuts):
         assert first == second
 
 
+PLAIN_URLS = st.sampled_from(
+    [
+        *("/x", "x.html", "/x?a=1", "/x?a=1&amp;b=2", "/x?a=1&b=2", "/x?a=1&copy", "/a/../b?c#d"),
+        *("?q=1", "", "#t", ".", "//evil.example/", "https://evil.example/x?y=1&amp;z", "/\\evil"),
+        *("https://app.example/x", "https://app.example", "https://APP.example/y", "/%2e%2e/x"),
+        *(f"/x?sid={OLD}", f"/x?a=1&amp;sid={OLD}", f"https://evil.example/{ID}", "/x?s%69d=1"),
+        *(
+            "mailto:a@b?c",
+            "tel:1",
+            "javascript:x()",
+            f"javascript:'{ID}'",
+            "/shop/y",
+            "/shop",
+            "/~",
+        ),
+        *(
+            "http://app.example/x",
+            "https://app.example//x",
+            "/x?sid",
+            "/x?sidebar=1&=2",
+            "a:b",
+            "/&#47;x",
+        ),
+    ]
+)
+PLAIN_ATTRIBUTES = st.lists(
+    st.sampled_from(
+        [
+            *(' class="c"', " id=i", " title='>'", ' TITLE = "t"', " nowrap", "\nx=y", ' x="<a>"'),
+            *(
+                ' name="q"',
+                " name=sid",
+                ' name="sid"',
+                " type=hidden",
+                ' value="v"',
+                f" value={ID}",
+            ),
+            *(
+                ' formaction="//evil.example/"',
+                " form=f",
+                " form=g id=f",
+                ' href="/z"',
+                " src=z",
+                "/",
+            ),
+            *(" ping=x", ' referrerpolicy="unsafe-url"', ' http-equiv="refresh"', ' content="5"'),
+            *(
+                " method=post",
+                ' method="get"',
+                ' METHOD = "POST"',
+                " method",
+                ' action="/z"',
+                " =x",
+            ),
+            *(' name="referrer"', " content=always", ' a="&copy"', ' x="y"z', " a = b", " a= 'b'"),
+        ]
+    ),
+    max_size=3,
+).map("".join)
+PLAIN_NAMES = [
+    *("div", "p", "b", "em", "span", "li", "h2", "section", "td", "ul", "font", "small"),
+    *("DIV", "P", "B", "button", "BUTTON", "option", "label"),
+]
+VOID_NAMES = ["img", "br", "input", "INPUT", "meta", "hr", "link", "wbr", "table", "select"]
+
+
+@st.composite
+def plain_markup(draw, depth=3):
+    """Elements as most pages have them, and now and then a bit that is not."""
+    kind = draw(st.integers(0, 9 if depth else 3))
+    attributes = draw(PLAIN_ATTRIBUTES)
+    if kind == 0:
+        return draw(
+            st.sampled_from(["text", " ", "\n", "&amp;", "<!-- c -->", "<!x>", "<", "text"])
+        )
+    if kind == 1:
+        return f"<{draw(st.sampled_from(VOID_NAMES))}{attributes}>"
+    if kind == 2:
+        name = draw(one_of("script", "style", "title", "textarea", "SCRIPT"))
+        return f"<{name}{attributes}>{draw(one_of('', 'a < b', '<!--', '<a>', '<i>'))}</{name}>"
+    if kind == 3:
+        return draw(st.sampled_from(BITS))
+    inner = "".join(draw(st.lists(plain_markup(depth=depth - 1), max_size=3)))
+    if kind < 6:
+        name, close = draw(st.sampled_from(PLAIN_NAMES)), draw(st.integers(0, 9))
+        return f"<{name}{attributes}>{inner}" + f"</{name}>" * (close > 0)
+    url = draw(PLAIN_URLS)
+    quote = draw(one_of('"', '"', "'", ""))
+    is_ = draw(one_of("=", "=", " = ", "= "))
+    more = draw(PLAIN_ATTRIBUTES)
+    names = [
+        ("a", "href"),
+        ("A", "HREF"),
+        ("iframe", "src"),
+        ("form", "action"),
+        ("form", "action"),
+    ]
+    name, attribute = draw(st.sampled_from(names))
+    return f"<{name}{attributes} {attribute}{is_}{quote}{url}{quote}{more}>{inner}</{name}>"
+
+
+@settings(max_examples=400 * FUZZ, deadline=None)
+@given(
+    st.lists(plain_markup(), max_size=4).map("".join),
+    st.sampled_from(["", "", "/shop"]),
+    st.sampled_from([20, 100, 65_536]),
+    st.data(),
+)
+def test_plain_markup_taken_at_once_becomes_what_it_becomes_tag_by_tag(page, mount, limit, data):
+    def both(*cuts):
+        found = []
+        for usual in (True, False):
+            leaks = []
+            rewriter = pages(mount, leaks.append, tag_limit=limit, form_limit=2 * limit)
+            if not usual:
+                rewriter._usual = None
+            found.append((rewritten(rewriter, page, *cuts), leaks))
+        return found
+
+    at_once, by_tags = both()
+    assert at_once == by_tags
+    size = len(page.encode())
+    cuts = sorted(data.draw(st.lists(st.integers(0, size), max_size=3)))
+    at_once, by_tags = both(*cuts)
+    assert at_once == by_tags
+
+
 def is_late(page):
     base = re.search("<base", page)
     link = re.search(r"<(?:a|form|meta|button|input|iframe)[\s>]", page)

@@ -357,15 +357,30 @@ def test_a_rotation_whose_answer_is_lost_leaves_one(distant, relay, store, clock
     assert [type(store.load(key(n))) for n in (1, 2, 3)] == [Missing, Missing, Record]
 
 
-def test_a_rotation_whose_last_step_fails_is_one(distant, relay, store, clock):
-    """The old record is dead by then."""
+@pytest.mark.parametrize("lost", ["drop_reply", "drop_request"])
+def test_a_rotation_whose_last_step_fails_is_none(distant, relay, store, valkey, clock, lost):
+    """The session is as it was, or ended if the step took effect."""
+    clock.now = time.time()
+    distant.create(key(1), record(a=b"1"), 600)
+    distant.rotate(key(1), key(2), Delta(), b"", 600)
+    before = store.load(key(2))
+    getattr(relay, lost)(nth=3)
+    with pytest.raises(StoreError):
+        distant.rotate(key(2), key(3), Delta({"a": b"2"}), b"", 600)
+    assert store.load(key(2)) == (before if lost == "drop_request" else Missing.UNKNOWN)
+    assert valkey.ask("EXISTS", place(3)) == "0"
+
+
+def test_a_rotation_that_cannot_be_taken_back_leaves_no_two(distant, relay, store, clock):
     clock.now = time.time()
     distant.create(key(1), record(a=b"1"), 600)
     distant.rotate(key(1), key(2), Delta(), b"", 600)
     relay.drop_request(nth=3)
-    relay.drop_request(nth=3)
-    distant.rotate(key(2), key(3), Delta(), b"", 600)
-    assert [type(store.load(key(n))) for n in (1, 2, 3)] == [Missing, Missing, Record]
+    for nth in (4, 5):  # sent again once
+        relay.drop_request(nth)
+    with pytest.raises(StoreError):
+        distant.rotate(key(2), key(3), Delta(), b"", 600)
+    assert store.load(key(2)) is Missing.UNKNOWN
 
 
 @pytest.mark.parametrize("end", ["destroyed", "rotated by another"])
@@ -389,6 +404,33 @@ def test_what_ends_in_the_middle_of_a_rotation_that_fails_stays_ended(
         with pytest.raises(KeyTaken):
             rotation.result()
     assert store.load(key(1)) is Missing.UNKNOWN, "it must not be dug out"
+
+
+class Interrupted:
+    """A wire that does something else before one of its calls."""
+
+    def __init__(self, wire, nth, act):
+        self._wire, self._left, self._act = wire, nth, act
+
+    def call(self, *arguments, **named):
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+        return self._wire.call(*arguments, **named)
+
+    def close(self):
+        self._wire.close()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_logout_in_the_middle_of_a_rotation_ends_the_session(opened, valkey, store, nth):
+    rotating = opened(valkey.url, clock=store._clock)
+    store.create(key(1), record(a=b"1"), 600)
+    rotating.rotate(key(1), key(2), Delta(), b"", 600)  # the server has the scripts now
+    rotating._wire = Interrupted(rotating._wire, nth, lambda: store.destroy(key(2)))
+    with pytest.raises(SessionGone):
+        rotating.rotate(key(2), key(3), Delta(), b"", 600)
+    assert [valkey.ask("EXISTS", place(n)) for n in (1, 2, 3)] == ["0"] * 3
 
 
 # -- faults
@@ -913,7 +955,7 @@ def test_tls(own_valkey, opened, certificates):
             quickly(opened(url, deadline=1).destroy, 1, key(1))
         assert fields(store) == {"large": bytes(1_000_000)}
         server.ask("CLIENT", "KILL", "TYPE", "normal")
-        idle = store._wire._node._idle[-1]
+        idle = store._wire._node.pool._places[-1].socket
         wait_until(lambda: not idle.is_quiet(), lambda: "the connection is still open")
         store.save(key(1), Delta({"a": b"1"}, {"large"}), 600)
         assert fields(store) == {"a": b"1"}

@@ -1,0 +1,200 @@
+"""`nocookie import`: `nocookie.importing`, with a bar on a terminal and a summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from nocookie.beaker_stores import decoder, open_beaker, options_of
+from nocookie.commands.where import settings_of, where
+from nocookie.commands.working import say, stoppable
+from nocookie.errors import ConfigError
+from nocookie.importing import Importer
+from nocookie.inifile import read
+
+__all__ = ["command"]
+
+
+@click.command("import")
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
+    help="The ini file that Beaker was configured with.",
+)
+@click.option(
+    "--from-section",
+    default="app:main",
+    show_default=True,
+    help="The section of that ini file.",
+)
+@click.option("--beaker-type", metavar="TEXT", help="file, dbm, ext:database or ext:redis.")
+@click.option(
+    "--beaker-url",
+    metavar="TEXT",
+    envvar="NOCOOKIE_BEAKER_URL",
+    show_envvar=True,
+    help="Where Beaker's database or Redis is.",
+)
+@click.option("--beaker-data-dir", metavar="TEXT", help="Beaker's data_dir.")
+@click.option(
+    "--trust-pickles",
+    is_flag=True,
+    help="Read sessions that are pickles. That runs whatever they say: only if nobody but your "
+    "application could write to Beaker's store.",
+)
+@where
+@click.option(
+    "--beaker-ids-until",
+    metavar="DATE",
+    help="As the application's option of this name, for one that has no ini file.",
+)
+@click.option(
+    "--lifetime-from-last-use",
+    is_flag=True,
+    help="Have the lifetime of a session count from its last use under Beaker, which knows no "
+    "lifetime, and not from its beginning.",
+)
+@click.option(
+    "--leave-out-values",
+    is_flag=True,
+    help="Import sessions without the values that cannot be stored, instead of not at all.",
+)
+@click.option("--dry-run", is_flag=True, help="Read everything, write nothing, say the same.")
+@click.option("--quiet", is_flag=True, help="Say nothing but what was not imported.")
+def command(
+    source: Path | None,
+    from_section: str,
+    beaker_type: str | None,
+    beaker_url: str | None,
+    beaker_data_dir: str | None,
+    trust_pickles: bool,
+    config: Path | None,
+    section: str,
+    lifetime_from_last_use: bool,
+    leave_out_values: bool,
+    dry_run: bool,
+    quiet: bool,
+    **options: str | None,
+) -> None:
+    """Move the sessions that Beaker stored, so that nobody is logged out.
+
+    They are read where --from or the options with "beaker" say, and written where --config and the
+    other options do. Beaker's store is not changed. Another run goes on where one was stopped.
+    """
+    beaker = options_of(read(source, from_section)) if source else {}
+    given = {"type": beaker_type, "url": beaker_url, "data_dir": beaker_data_dir}
+    beaker.update((name, value) for name, value in given.items() if value is not None)
+    if source is None and not {"type", "data_dir"} & beaker.keys():
+        raise click.UsageError(
+            "Which sessions? Say it with --from, --beaker-type or --beaker-data-dir."
+        )
+    settings = settings_of(config, section, options)
+    decode = decoder(beaker, trust_pickles)
+    store = open_beaker(beaker, settings["deadline"])
+    try:
+        importer = Importer(
+            store,
+            decode,
+            settings,
+            timeout=_seconds(beaker.get("timeout")),
+            from_last_use=lifetime_from_last_use,
+            partly=leave_out_values,
+            dry_run=dry_run,
+        )
+        try:
+            if source is not None:
+                for sentence in _misfits(beaker, settings):
+                    click.echo(f"Note: {sentence}", err=True)
+            clean = _import(importer, store.ids(), dry_run, quiet)
+        finally:
+            importer.backend.store.close()
+    finally:
+        store.close()
+    if not clean:
+        click.get_current_context().exit(1)
+
+
+def _seconds(text: str | None) -> float | None:
+    if not text:
+        return None
+    if not text.strip().isdigit():
+        raise ConfigError(f"Beaker's timeout is a whole number of seconds, not {text!r}")
+    return float(text)
+
+
+def _misfits(beaker: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Say what would keep the clients of a Beaker with cookies from being recognised."""
+    if beaker.get("use_cookies", "true").strip().lower() in ("false", "no", "off", "n", "f", "0"):
+        return
+    key = beaker.get("key", "beaker.session.id")
+    if not settings["use_cookies"]:
+        if f"cookie:{key}" not in str(settings["find_id"]):
+            yield f"Beaker's ids are in the cookie {key}; find_id has no cookie:{key}."
+    elif settings["key"] != key:
+        yield f"Beaker's ids are in the cookie {key}; set key = {key}, or nobody is recognised."
+    if beaker.get("secret") and settings["beaker_secret"] != beaker["secret"]:
+        yield "Beaker's cookies are signed; set beaker_secret to its secret."
+
+
+#: What is said of each kind of outcome, after how many there are.
+_SENTENCES: Final[Mapping[str, str]] = {
+    "there": "imported before",
+    "taken": "with a client that came here already",
+    "expired": "expired in Beaker",
+    "unused": "not used for longer than timeout",
+    "old": "older than lifetime: --lifetime-from-last-use imports them",
+    "empty": "without data",
+    "other": "other entries, under no id of Beaker's",
+    "refused": "not imported: they have values that cannot be stored",
+    "unreadable": "not imported: they cannot be read",
+}
+
+
+def _import(importer: Importer, ids: list[str], dry_run: bool, quiet: bool) -> bool:
+    """Return whether nothing has to be looked at."""
+    begun = time.monotonic()
+    counts: Counter[str] = Counter()
+    early = False
+    try:
+        with stoppable() as stopped, _progress(len(ids), quiet) as progress:
+            for outcome in importer(ids):
+                counts[outcome.kind] += 1
+                for why in outcome.why:
+                    click.echo(f"{outcome.fingerprint} {outcome.kind}: {why}", err=True)
+                progress(1)
+                if stopped():
+                    early = counts.total() < len(ids)
+                    break
+    finally:
+        for sentence in _summary(counts, time.monotonic() - begun, dry_run):
+            say(quiet, sentence)
+        if early:
+            say(quiet, "Stopped early; the next run goes on.")
+    return not (counts["refused"] or counts["unreadable"])
+
+
+def _summary(counts: Counter[str], took: float, dry_run: bool) -> Iterator[str]:
+    imported = f"{counts['imported']:,} {'session' if counts['imported'] == 1 else 'sessions'}"
+    yield f"{imported} to import." if dry_run else f"Imported {imported} in {took:.1f} s."
+    for kind, sentence in _SENTENCES.items():
+        if counts[kind]:
+            yield f"{counts[kind]:,} {sentence}."
+
+
+@contextmanager
+def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], object]]:
+    """Show a bar on a terminal; yield what moves it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with click.progressbar(length=total, label="Importing", show_pos=True, file=sys.stderr) as bar:
+        yield bar.update

@@ -1,0 +1,247 @@
+"""Sessions of Beaker's, moved into a store of ours.
+
+Each goes under a key made of the id that its client has (`nocookie.beaker_ids`), with its times: it
+ends when it would have ended. Nothing in Beaker's store is changed.
+
+The import may be interrupted, and run again:
+
+* What a client has come with since is marked, and left alone: it is ours now, moved or ended.
+* What nobody has come with is overwritten if Beaker was used with it later than what is here. So a
+  first run beside a Beaker that still serves, and a second one after it has stopped, lose nothing.
+* All else is there already.
+
+A session is taken over as a whole or not at all: one with a value that cannot be stored stays where
+it is, and is reported, unless what cannot be stored is to be left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from nocookie.backend import Backend
+from nocookie.beaker_ids import is_beaker_id, mark_key, store_key
+from nocookie.beaker_stores import BeakerStore, Unreadable
+from nocookie.errors import ConfigError, SessionGone, ValueRefused
+from nocookie.ids import FINGERPRINT_LENGTH
+from nocookie.sealing import BadSeal
+from nocookie.sessions import Session
+from nocookie.stores import store_class
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Missing,
+    Record,
+    VersionChanged,
+    new_record,
+)
+
+__all__ = ["Importer", "Outcome"]
+
+#: What Beaker keeps among the data.
+_CREATED, _ACCESSED = "_creation_time", "_accessed_time"
+_COOKIE: Final = ("_domain", "_path")
+
+#: Times are stored as they are, or in a database's number: nearer than this is the same.
+SAME: Final = 0.001
+
+
+class Outcome(NamedTuple):
+    """What became of one session."""
+
+    #: `imported`, `there` (already), `taken` (a client came with it already), `expired` (in
+    #: Beaker), `unused` (beyond timeout), `old` (beyond lifetime), `empty`, `other` (no session
+    #: under an id of Beaker's), `refused` (values cannot be stored), `unreadable`.
+    kind: str
+    #: How the session is named in listings.
+    fingerprint: str = ""
+    #: A sentence for each value that cannot be stored, or why it cannot be read.
+    why: tuple[str, ...] = ()
+
+
+class _Values(NamedTuple):
+    """What is read of Beaker's record."""
+
+    data: dict[Any, Any]
+    created: float
+    accessed: float
+
+
+class Importer:
+    """Moves sessions from *source* to the store that *settings*, resolved options, name.
+
+    *decode* reads a session's text (`nocookie.beaker_stores.decoder`); *timeout* is Beaker's, in
+    seconds. With *from_last_use* the lifetime of a session counts from its last use, not from its
+    beginning. With *partly*, values that cannot be stored are left out; the session goes over
+    without them. With *dry_run* nothing is written.
+
+    Raises `ConfigError` if the settings are not those of an application that will recognise what is
+    imported.
+    """
+
+    def __init__(
+        self,
+        source: BeakerStore,
+        decode: Callable[[str], dict[Any, Any]],
+        settings: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        from_last_use: bool = False,
+        partly: bool = False,
+        dry_run: bool = False,
+    ) -> None:
+        if settings["beaker_ids_until"] is None:
+            raise ConfigError(
+                "the application that takes over needs beaker_ids_until, a date: until then it "
+                "recognises the ids that clients have from Beaker. Set it first, then import"
+            )
+        self._source = source
+        self._decode = decode
+        self._now: Callable[[], float] = settings["clock"]
+        self._at: float | None = None
+        #: With a clock that can be put back: a store notes when a record is written as its last
+        #: use, and that was when Beaker's client came.
+        self.backend = Backend({**settings, "clock": self._clock})
+        self._can_put_back = "clock" in _parameters(settings["type"] or "file")
+        if not self.backend.store.shared:
+            raise ConfigError(
+                "the store that takes over is the memory of a process: this one's would end with it"
+            )
+        self._timeout = math.inf if timeout is None else timeout
+        self._from_last_use = from_last_use
+        self._partly = partly
+        self._dry_run = dry_run
+
+    def __call__(self, ids: list[str]) -> Iterator[Outcome]:
+        """Import what the source has under *ids*; yield what became of each. Raises
+        `StoreError`; what was imported by then is, and another run goes on."""
+        for id in ids:
+            if not is_beaker_id(id):
+                yield Outcome("other")
+                continue
+            fingerprint = store_key(id)[:FINGERPRINT_LENGTH]
+            try:
+                kind, *why = self._import(id)
+            except Unreadable as error:
+                kind, why = "unreadable", [str(error)]
+            yield Outcome(kind, fingerprint, tuple(why))
+
+    def _import(self, id: str) -> tuple[str, ...]:
+        """Return a kind of outcome, and sentences for it."""
+        text = self._source.read(id)
+        if text is None:
+            return ("other",)
+        values = self._read(text)
+        if not values.data:
+            return ("empty",)
+        dead = self._is_over(values)
+        if dead:
+            return (dead,)
+        store = self.backend.store
+        if isinstance(store.load(mark_key(id)), Record):
+            return ("taken",)
+        key = store_key(id)
+        found = store.load(key)
+        if found is Missing.CORRUPTED:
+            return ("refused", "there is a record in its place that cannot be read")
+        before = found if isinstance(found, Record) else None
+        if before is not None and before.accessed > values.accessed - SAME:
+            return ("there",)
+        session = Session._of(self.backend, (), None)
+        if before is not None and self.backend.sealer is not None:
+            try:
+                session._nonce = self.backend.sealer.open_record(key, before.seal)
+            except BadSeal:
+                return ("refused", "it is there already, imported with another secret")
+        fields, refused = self._encoded(session, values.data)
+        if refused and not (self._partly and fields):
+            return ("refused", *refused)
+        if not self._dry_run and not self._write(session, key, fields, values, before):
+            return ("taken",)
+        return ("imported", *refused)
+
+    def _read(self, text: str) -> _Values:
+        data = self._decode(text)
+        accessed, created = (_time(data.pop(name, None)) for name in (_ACCESSED, _CREATED))
+        for name in _COOKIE:
+            data.pop(name, None)
+        now = self._now()
+        # No clock of another host makes a session live longer.
+        accessed = min(now, accessed or created or now)
+        created = min(accessed, created or accessed)
+        return _Values(data, accessed if self._from_last_use else created, accessed)
+
+    def _is_over(self, values: _Values) -> str:
+        now, backend = self._now(), self.backend
+        if now - values.accessed > self._timeout:
+            return "expired"
+        if now >= values.accessed + backend.timeout:
+            return "unused"
+        if now >= values.created + backend.lifetime:
+            return "old"
+        return ""
+
+    def _encoded(
+        self, session: Session, data: dict[Any, Any]
+    ) -> tuple[dict[str, bytes], list[str]]:
+        """Return what can be stored, and a sentence for each value that cannot."""
+        fields: dict[str, bytes] = {}
+        refused = []
+        for name, value in data.items():
+            try:
+                if type(name) is not str:
+                    raise ValueRefused(str(name), f"keys are text, not {type(name).__name__}")
+                fields[name] = session._encoded(name, value)
+            except ValueRefused as error:
+                refused.append(str(error))
+        size, limit = sum(map(len, fields.values())), self.backend.max_size
+        if size > limit:
+            refused.append(f"the session would have {size} bytes; max_size is {limit}")
+            fields = {}
+        return fields, refused
+
+    def _write(
+        self,
+        session: Session,
+        key: str,
+        fields: dict[str, bytes],
+        values: _Values,
+        before: Record | None,
+    ) -> bool:
+        """Write, and return whether nobody came first: another import, or its client."""
+        backend, accessed = self.backend, values.accessed
+        ends = min(accessed + backend.timeout, values.created + backend.lifetime)
+        if before is None:
+            # One that expired since an earlier run would look alive to a clock that is put back.
+            backend.store.destroy(key)
+        if self._can_put_back:
+            self._at = accessed
+        ttl = ends - self._clock()
+        try:
+            if before is not None:
+                backend.store.save(key, Delta(fields, cleared=True), ttl, before.version)
+            else:
+                seal = session._new_seal(key)
+                record = new_record((fields, values.created, accessed, ends, 1, seal))
+                backend.store.create(key, record, ttl)
+        except (KeyTaken, VersionChanged, SessionGone):
+            return False
+        finally:
+            self._at = None
+        return True
+
+    def _clock(self) -> float:
+        return self._now() if self._at is None else self._at
+
+
+def _parameters(type: Any) -> Collection[str]:
+    """What a store of this type is made with; of a store object that is over."""
+    return inspect.signature(store_class(type)).parameters if isinstance(type, str) else ()
+
+
+def _time(value: Any) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    return None

@@ -1,0 +1,105 @@
+"""HTTP as an attacker speaks it: every byte of a request is the caller's own.
+
+`http.client` refuses control characters, which is right for clients, and what a rig must be able
+to send. It reads the answers.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+__all__ = ["Answer", "Client", "NoAnswer"]
+
+
+class NoAnswer(Exception):
+    """The server closed the connection, or was silent for too long."""
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    def header(self, name: str) -> str | None:
+        """Return the header, all of its lines."""
+        values = [value for key, value in self.headers if key.lower() == name.lower()]
+        return ", ".join(values) if values else None
+
+    @property
+    def head(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self.headers)
+
+
+class Client:
+    """Makes requests below one URL, each on a connection of its own."""
+
+    def __init__(self, base: str, patience: float) -> None:
+        url = urlsplit(base)
+        assert url.hostname is not None
+        self._tls = url.scheme == "https"
+        self._address = (url.hostname, url.port or (443 if self._tls else 80))
+        self._patience = patience
+        self.origin = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+        self.mount = url.path.rstrip("/")
+        self.host = url.netloc.rpartition("@")[2]
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        *,
+        only_head: bool = False,
+    ) -> Answer:
+        """Make one request and return the answer. Texts are sent as UTF-8, unchanged. With
+        *only_head* hang up after the head. Raises `NoAnswer`."""
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self.host}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if body or method in ("POST", "PUT", "PATCH"):
+            lines.append(f"Content-Length: {len(body)}")
+        raw = "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
+        began = time.monotonic()
+        try:
+            with closing(self._connection()) as connection:
+                return self._exchange(connection, method, raw, only_head, began)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NoAnswer(f"no answer: {type(error).__name__}") from error
+
+    def _connection(self) -> socket.socket:
+        connection = socket.create_connection(self._address, self._patience)
+        if self._tls:
+            context = ssl.create_default_context()
+            return context.wrap_socket(connection, server_hostname=self._address[0])
+        return connection
+
+    def _exchange(
+        self, connection: socket.socket, method: str, raw: bytes, only_head: bool, began: float
+    ) -> Answer:
+        refused: OSError | None = None
+        try:
+            connection.sendall(raw)
+        except OSError as error:
+            # A server that refuses a long request answers before it has read it.
+            refused = error
+        response = http.client.HTTPResponse(connection, method=method)
+        try:
+            response.begin()
+            body = b"" if only_head else response.read()
+        except OSError:
+            raise refused or NoAnswer("no answer: it hung up") from None
+        finally:
+            response.close()
+        return Answer(response.status, response.getheaders(), body, time.monotonic() - began)

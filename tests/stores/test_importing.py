@@ -1,0 +1,929 @@
+"""`nocookie import`: what Beaker 1.14.1 itself has stored, and whose clients stay logged in."""
+
+import dbm
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from base64 import b64encode
+from contextlib import contextmanager
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from beaker.cache import CacheManager
+from beaker.ext.database import DatabaseNamespaceManager
+from beaker.ext.redisclusternm import RedisClusterNamespaceManager
+from beaker.ext.redisnm import RedisNamespaceManager
+from beaker.middleware import SessionMiddleware as BeakerMiddleware
+from beaker.session import Session as BeakerSession
+from hypothesis import given
+from hypothesis import strategies as st
+from webtest import TestApp
+
+from nocookie import Session, SessionMiddleware, cli
+from nocookie.beaker_ids import mark_key, store_key
+from nocookie.beaker_stores import Unreadable, decoder, open_beaker
+from nocookie.commands import import_sessions
+from nocookie.options import resolve
+from nocookie.stores import close_all, open_store
+from nocookie.stores.base import Missing, Record
+
+SECRET = "a secret for tests, long enough"
+OLD_SECRET = "somesecret"
+TOMORROW = (date.today() + timedelta(days=1)).isoformat()
+#: What both serializers hold.
+DATA = {"user": "ann", "cart": [1, 2, {"n": 3.5}], "language": None, "ünïcode": "žluť"}
+
+
+def application(environ, start_response):
+    """Written for Beaker, and for us: it differs in nothing."""
+    session = environ["beaker.session"]
+    action = environ["PATH_INFO"].strip("/")
+    if action == "login":
+        session.update(DATA)
+        session.save()
+    elif action == "write":
+        session["visits"] = session.get("visits", 0) + 1
+        session.save()
+    elif action == "logout":
+        session.delete()
+    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{session.get('user')} {session.get('visits', 0)}".encode()]
+
+
+# -- where Beaker stores -------------------------------------------------------------------------
+
+
+#: What Beaker keeps for ever: engines, clients, and the tables of engines.
+ENGINES = DatabaseNamespaceManager.binds.dict
+CLIENTS = [RedisNamespaceManager.clients.dict, RedisClusterNamespaceManager.clients.dict]
+TABLES = DatabaseNamespaceManager.tables.dict
+
+
+@pytest.fixture
+def beaker_is_closed():
+    yield
+    for engine in ENGINES.values():
+        engine.dispose()
+    for client in [client for clients in CLIENTS for client in clients.values()]:
+        client.close()
+    for kept in (ENGINES, TABLES, *CLIENTS):
+        kept.clear()
+
+
+SERVERS = [
+    pytest.param(name, marks=pytest.mark.server) for name in ("postgres", "redis", "redis cluster")
+]
+
+
+@pytest.fixture(params=["file", "dbm", "sqlite", *SERVERS])
+def place(request, tmp_path, beaker_is_closed):
+    """Beaker's options for one of its stores."""
+    data_dir = str(tmp_path / "beaker")
+    if request.param in ("file", "dbm"):
+        return {"type": request.param, "data_dir": data_dir}
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/beaker.db"
+        return {"type": "ext:database", "url": url, "data_dir": data_dir}
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+        database = request.getfixturevalue("postgres_database")
+        request.getfixturevalue("postgres").execute("CREATE SCHEMA elsewhere", database)
+        names = {"table_name": "old", "schema_name": "elsewhere"}
+        return {"type": "ext:database", "url": url, "data_dir": data_dir, **names}
+    if request.param == "redis":
+        port = request.getfixturevalue("valkey").port
+        return {"type": "ext:redis", "url": f"redis://127.0.0.1:{port}/3"}
+    nodes = request.getfixturevalue("valkey_cluster").primaries()
+    urls = ",".join(f"redis://127.0.0.1:{node.port}" for node in nodes[:2])
+    return {"type": "ext:rediscluster", "urls": urls}
+
+
+@pytest.fixture
+def files(tmp_path):
+    return {"type": "file", "data_dir": str(tmp_path / "beaker")}
+
+
+def written(options, data=DATA, id=None, used=0.0, began=0.0):
+    """Have Beaker store a session that began and was used so many seconds ago; return its id."""
+    session = BeakerSession({}, id=id, use_cookies=False, **options)
+    session.update(data)
+    now = time.time()
+    session["_creation_time"], session["_accessed_time"] = now - max(began, used), now - used
+    session.save()
+    return session.id
+
+
+# -- where we do ---------------------------------------------------------------------------------
+
+
+class Target:
+    """An application that takes over, with an ini file."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.options = {
+            "data_dir": str(folder / "ours"),
+            "use_cookies": "false",
+            "beaker_ids_until": TOMORROW,
+        }
+
+    def set(self, **options):
+        self.options.update(options)
+        return self
+
+    @property
+    def config(self):
+        return {f"nocookie.{name}": value for name, value in self.options.items()}
+
+    def client(self, **options):
+        middleware = SessionMiddleware(
+            application, self.config, environ_key="beaker.session", **options
+        )
+        return TestApp(middleware)
+
+    def ini(self):
+        path = self.folder / "ours.ini"
+        write_ini(path, self.config)
+        return path
+
+    def load(self, key):
+        settings = resolve(self.config, {})
+        return open_store(settings["type"] or "file", settings).load(key)
+
+
+def write_ini(path, config):
+    lines = [f"{key} = {str(value).replace('%', '%%')}" for key, value in config.items()]
+    path.write_text("\n".join(["[app:main]", *lines]), "utf-8")
+
+
+@pytest.fixture
+def target(tmp_path):
+    yield Target(tmp_path)
+    close_all()
+
+
+class Done:
+    def __init__(self, status, out, err):
+        self.status, self.err = status, err
+        self.first, *self.rest = out.splitlines() or [""]
+
+    @property
+    def imported(self):
+        return int(self.first.removeprefix("Imported ").split()[0].replace(",", ""))
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path, target):
+    """Run `nocookie import` from a store of Beaker's into the target."""
+    monkeypatch.delenv("NOCOOKIE_URL", raising=False)
+    monkeypatch.delenv("NOCOOKIE_BEAKER_URL", raising=False)
+
+    def run(beaker, *arguments, trust=True):
+        path = tmp_path / "beaker.ini"
+        config = {"use_cookies": "False", **beaker}
+        write_ini(path, {f"beaker.session.{name}": value for name, value in config.items()})
+        if trust:
+            arguments = ("--trust-pickles", *arguments)
+        command = ["import", "--from", str(path), "--config", str(target.ini()), *arguments]
+        try:
+            with pytest.raises(SystemExit) as stop:
+                cli.main(command)
+        finally:
+            close_all()
+        return Done(stop.value.code, *capsys.readouterr())
+
+    return run
+
+
+def fingerprint(id):
+    return store_key(id)[:10]
+
+
+# -- nobody is logged out ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "json"])
+def test_a_client_with_beakers_cookie_keeps_its_session_and_gets_an_id_of_ours(
+    place, serializer, run, target
+):
+    beaker = {**place, "data_serializer": serializer, "secret": OLD_SECRET, "key": "sid"}
+    client = TestApp(BeakerMiddleware(application, **beaker))
+    client.get("/login")
+    old = client.cookies["sid"]
+    target.set(use_cookies="true", key="sid", secret=SECRET, beaker_secret=OLD_SECRET)
+
+    done = run({**beaker, "use_cookies": "True"})
+
+    assert (done.status, done.imported, done.rest, done.err) == (0, 1, [], "")
+    client.app = target.client().app
+    assert client.get("/").text == "ann 0"
+    ours = client.cookies["sid"]
+    assert len(ours) == 43
+    assert client.get("/write").text == "ann 1"
+    assert client.cookies["sid"] == ours
+    client.set_cookie("sid", old)
+    assert client.get("/").text == "None 0", "the old id is dead"
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "json"])
+@pytest.mark.parametrize("carrier", ["header:X-Old", "query:sid"])
+def test_a_client_without_cookies_keeps_its_session_and_gets_an_id_of_ours(
+    place, serializer, carrier, run, target
+):
+    beaker = {**place, "data_serializer": serializer, "secret": OLD_SECRET}
+    old = written(beaker)
+    target.set(find_id=carrier, secret=SECRET)
+
+    assert run(beaker).imported == 1
+
+    client = target.client()
+
+    def get(path, id):
+        if carrier == "query:sid":
+            return client.get(path, {"sid": id})
+        return client.get(path, headers={"X-Old": id})
+
+    first = get("/", old)
+    assert first.text == "ann 0"
+    ours = first.headers["X-Session-Id" if carrier == "query:sid" else "X-Old"]
+    assert len(ours) == 43
+    again = get("/write", ours)
+    assert again.text == "ann 1"
+    assert get("/", old).text == "None 0", "the old id is dead"
+
+
+def test_every_value_comes_back_as_it_was(files, run, target):
+    values = {
+        "tuple": (1, "two", None),
+        "set": {1, 2},
+        "bytes": b"\0\xff",
+        "decimal": Decimal("1.10"),
+        "uuid": uuid.UUID(int=5),
+        "day": date(2020, 2, 29),
+        "numbers": {1: "one"},
+    }
+    old = written(files, values)
+
+    assert run(files).imported == 1
+
+    target.options["data_serializer"] = "json"
+    settings = {name: value for name, value in target.options.items() if name != "use_cookies"}
+    session = Session({}, id=old, **settings)
+    assert dict(session) == values
+
+
+def test_the_times_are_beakers(place, run, target):
+    began, used = time.time() - 3000, time.time() - 600
+    old = written(place, began=3000, used=600)
+    run(place)
+    found = target.load(store_key(old))
+    assert found.created == pytest.approx(began, abs=5)
+    assert found.accessed == pytest.approx(used, abs=5)
+    assert found.expires == pytest.approx(used + 1800, abs=5)
+
+
+# -- what is over --------------------------------------------------------------------------------
+
+
+def test_what_is_over_stays_where_it_is(files, run, target):
+    living = written(files, used=500)
+    in_beaker = written(files, used=700)
+    empty = written(files, {})
+
+    done = run({**files, "timeout": 600})
+
+    assert (done.status, done.imported) == (0, 1)
+    assert sorted(done.rest) == ["1 expired in Beaker.", "1 without data."]
+    found = [type(target.load(store_key(id))) for id in (living, in_beaker, empty)]
+    assert found == [Record, Missing, Missing]
+
+
+def test_our_own_limits_count_too_and_the_summary_says_so(files, run, target):
+    written(files, used=2000)
+    written(files, began=50_000)
+
+    done = run(files)
+
+    assert done.imported == 0
+    assert sorted(done.rest) == [
+        "1 not used for longer than timeout.",
+        "1 older than lifetime: --lifetime-from-last-use imports them.",
+    ]
+
+
+def test_a_lifetime_can_begin_with_the_last_use(files, run, target):
+    old = written(files, began=50_000, used=100)
+
+    assert run(files, "--lifetime-from-last-use").imported == 1
+
+    client = target.client()
+    assert client.get("/", headers={"X-Session-Id": old}).text == "ann 0"
+
+
+def test_without_limits_of_ours_a_session_of_last_year_is_taken_over(files, run, target):
+    old = written(files, began=4e7, used=3e7)
+    target.set(timeout="none", lifetime="none")
+
+    assert run(files).imported == 1
+
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "ann 0"
+
+
+def test_a_clock_that_was_ahead_makes_no_session_live_longer(files, run, target):
+    old = written(files, used=-9000, began=-9000)
+    run(files)
+    found = target.load(store_key(old))
+    assert found.created <= found.accessed <= time.time()
+
+
+# -- again and again -----------------------------------------------------------------------------
+
+
+def test_a_second_run_finds_everything_there(place, run, target):
+    ids = [written(place) for _ in range(3)]
+    assert run(place).imported == 3
+    before = [target.load(store_key(id)) for id in ids]
+
+    done = run(place)
+
+    assert (done.status, done.imported, done.rest) == (0, 0, ["3 imported before."])
+    assert [target.load(store_key(id)) for id in ids] == before
+
+
+@pytest.mark.parametrize("end", ["/", "/logout"])
+def test_what_a_client_has_come_with_is_never_imported_again(files, run, target, end):
+    """Neither a copy under the old id beside the living session, nor one that was ended."""
+    old = written(files)
+    run(files)
+    target.client().get(end, headers={"X-Session-Id": old})
+    close_all()
+
+    done = run(files)
+
+    assert (done.imported, done.rest) == (0, ["1 with a client that came here already."])
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "None 0"
+
+
+def test_what_beaker_wrote_after_the_first_run_comes_with_the_second(files, run, target):
+    target.set(secret=SECRET)
+    old = written(files, used=100)
+    run(files)
+    written(files, {"user": "bob", "visits": 7}, id=old, used=10)
+
+    assert run(files).imported == 1
+
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "bob 7"
+
+
+def test_a_session_that_expired_here_and_lives_in_beaker_is_imported_again(files, run, target):
+    target.set(timeout="300")
+    old = written(files, used=290)
+    run(files)
+    written(files, {"user": "bob"}, id=old, used=10)
+    expired = target.load(store_key(old))._replace(expires=0.0)
+    assert isinstance(expired, Record)
+    close_all()
+    with sqlite3.connect(target.folder / "ours" / "sessions" / "sessions.db") as sql:
+        sql.execute("UPDATE sessions SET expires = ?", (time.time() - 1,))
+    sql.close()
+
+    assert run(files).imported == 1
+
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "bob 0"
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(place, run, target):
+    old, left = written(place), written(place, {"user": object})
+
+    done = run(place, "--dry-run")
+
+    assert done.first == "1 session to import."
+    assert done.rest == ["1 not imported: they have values that cannot be stored."]
+    assert done.err.startswith(f"{fingerprint(left)} refused: ")
+    assert target.load(store_key(old)) is Missing.UNKNOWN
+    assert not (target.folder / "ours").exists()
+
+
+@pytest.mark.parametrize("type", ["file", "dbm"])
+def test_beakers_store_is_not_changed(files, run, target, type):
+    files["type"] = type
+    written(files)
+
+    def everything():
+        folder = Path(files["data_dir"])
+        return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+    before = everything()
+    assert run(files).imported == 1
+    assert everything() == before
+
+
+def test_a_run_that_is_killed_is_made_good_by_the_next(files, run, target, tmp_path):
+    for number in range(300):
+        written(files, {"n": number})
+    run(files, "--dry-run")  # writes the ini files
+    command = ["--from", tmp_path / "beaker.ini", "--config", target.ini(), "--trust-pickles"]
+    process = start(*command)
+    database = tmp_path / "ours" / "sessions" / "sessions.db"
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None and not count(database):
+        assert time.monotonic() < until
+    process.kill()
+    process.communicate()
+    there = count(database)
+
+    done = run(files)
+
+    assert there > 0
+    assert (done.status, done.imported) == (0, 300 - there)
+    assert count(database) == 300
+
+
+def test_it_can_be_stopped_and_says_so(files, run, target, monkeypatch):
+    for _ in range(3):
+        written(files)
+    asked = []
+
+    @contextmanager
+    def stoppable():
+        yield lambda: asked.append(0) or len(asked) == 2
+
+    monkeypatch.setattr(import_sessions, "stoppable", stoppable)
+
+    done = run(files)
+
+    assert (done.status, done.imported) == (0, 2)
+    assert done.rest == ["Stopped early; the next run goes on."]
+    assert run(files).rest == ["2 imported before."]
+
+
+def test_on_a_terminal_there_is_a_bar(files, run, target, tmp_path):
+    for _ in range(20):
+        written(files)
+    run(files, "--dry-run")
+    ours, theirs = os.openpty()
+    command = ["--from", tmp_path / "beaker.ini", "--config", target.ini(), "--trust-pickles"]
+    process = start(*command, stderr=theirs)
+    os.close(theirs)
+    out, _ = process.communicate(timeout=PATIENCE)
+    seen = b""
+    try:
+        while data := os.read(ours, 65536):
+            seen += data
+    except OSError:
+        pass  # how Linux says that the other side is closed
+    os.close(ours)
+    assert b"Importing" in seen and b"20/20" in seen
+    assert out.startswith("Imported 20 sessions in ")
+
+
+#: Seconds. Longer than a run takes on a busy machine.
+PATIENCE = 60
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "nocookie", "import", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        **{"stderr": subprocess.PIPE, **options},
+    )
+
+
+def count(database):
+    """How many records there are; none as long as there is no table."""
+    if not database.exists():
+        return 0
+    sql = sqlite3.connect(database)
+    try:
+        return sql.execute("SELECT count(*) FROM sessions").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        sql.close()
+
+
+# -- what cannot be taken over -------------------------------------------------------------------
+
+
+class Basket:
+    """What JSON has no words for."""
+
+    def __eq__(self, other):
+        return type(other) is Basket
+
+
+def test_a_value_that_cannot_be_stored_is_reported_and_the_session_left_out(files, run, target):
+    left = written(files, {"user": "ann", "basket": Basket(), 5: "five"})
+    taken = written(files)
+
+    done = run(files)
+
+    assert (done.status, done.imported) == (1, 1)
+    assert done.rest == ["1 not imported: they have values that cannot be stored."]
+    first, second = done.err.splitlines()
+    assert first.startswith(f"{fingerprint(left)} refused: session['basket']: ")
+    assert second == f"{fingerprint(left)} refused: session['5']: keys are text, not int"
+    assert isinstance(target.load(store_key(taken)), Record)
+    assert target.load(store_key(left)) is Missing.UNKNOWN
+
+
+def test_pickle_takes_over_every_value(files, run, target):
+    old = written(files, {"user": "ann", "basket": Basket()})
+    assert run(files).status == 1
+    target.set(secret=SECRET, data_serializer="pickle")
+
+    assert run(files).imported == 1
+
+    close_all()
+    seen = []
+
+    def look(environ, start_response):
+        seen.append(environ["nocookie.session"]["basket"])
+        start_response("200 OK", [])
+        return []
+
+    TestApp(SessionMiddleware(look, target.config)).get("/", headers={"X-Session-Id": old})
+    assert seen == [Basket()]
+
+
+def test_a_value_can_be_left_out_on_purpose(files, run, target):
+    old = written(files, {"user": "ann", "basket": Basket()})
+
+    done = run(files, "--leave-out-values")
+
+    assert (done.status, done.imported) == (0, 1)
+    assert done.err.startswith(f"{fingerprint(old)} imported: session['basket']: ")
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "ann 0"
+
+
+def test_a_session_that_is_too_large_is_left_out_whole(files, run, target):
+    written(files, {"user": "ann", "a": "x" * 600, "b": "y" * 600})
+    target.set(max_size="1000")
+
+    for more in ((), ("--leave-out-values",)):
+        done = run(files, *more)
+        assert (done.status, done.imported) == (1, 0)
+        assert "max_size is 1000" in done.err
+
+
+def test_a_broken_record_costs_that_session_only(files, run, target):
+    written(files)
+    cut, other, foreign = (written(files) for _ in range(3))
+
+    def path(id):
+        return Path(files["data_dir"], "container_file", id[:1], id[:2], f"{id}.cache")
+
+    path(cut).write_bytes(path(cut).read_bytes()[:20])
+    path(other).write_bytes(pickle.dumps({"session": "bm8gcGlja2xl"}))
+    path(foreign).write_bytes(pickle.dumps([1, 2]))
+
+    done = run(files)
+
+    assert (done.status, done.imported) == (1, 1)
+    assert done.rest == ["3 not imported: they cannot be read."]
+    assert {line.split()[0] for line in done.err.splitlines()} == {
+        fingerprint(id) for id in (cut, other, foreign)
+    }
+
+
+@given(st.text() | st.binary().map(lambda data: b64encode(data).decode()))
+@pytest.mark.parametrize("beaker", [{}, {"encrypt_key": "k", "validate_key": "v"}])
+def test_whatever_the_text_says_it_is_a_session_or_unreadable(beaker, text):
+    decode = decoder({**beaker, "data_serializer": "json"})
+    try:
+        assert isinstance(decode(text), dict)
+    except Unreadable:
+        pass
+
+
+@given(data=st.binary())
+def test_whatever_a_file_holds_it_is_a_session_or_unreadable(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "any"
+    file = folder / "container_file" / "a" / "ab" / "abc.cache"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    store = open_beaker({"data_dir": str(folder)}, 1.0)
+    assert store.ids() == ["abc"]
+    try:
+        assert store.read("abc") is None or isinstance(store.read("abc"), str)
+    except Unreadable:
+        pass
+
+
+def test_what_is_under_no_id_of_beakers_is_not_taken_over(files, run, target):
+    """An id that a client or a gateway chose can be guessed; and a cache may lie beside."""
+    written(files, id="123")
+    written(files, id="5" * 32)
+    cache = CacheManager(type="file", data_dir=files["data_dir"]).get_cache("page")
+    cache.set_value("front", "html")
+
+    done = run(files)
+
+    assert (done.status, done.imported) == (0, 0)
+    assert done.rest == ["3 other entries, under no id of Beaker's."]
+
+
+# -- pickles -------------------------------------------------------------------------------------
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_pickles_are_read_only_if_the_operator_says_so(files, run, target, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    written(files, {"trap": Trap()})
+
+    done = run(files, trust=False)
+
+    assert (done.status, done.first) == (2, "")
+    assert "--trust-pickles" in done.err
+    assert not Path("sprung").exists()
+    assert run(files).status == 0
+    assert Path("sprung").exists(), "to read a pickle is to run it"
+
+
+def test_json_is_read_without_running_anything(place, run, target, monkeypatch, tmp_path):
+    """Not even what somebody puts around it."""
+    monkeypatch.chdir(tmp_path)
+    beaker = {**place, "data_serializer": "json"}
+    good = written(beaker)
+    bad = written(beaker)
+    if place["type"] == "file":
+        path = Path(place["data_dir"], "container_file", bad[:1], bad[:2], f"{bad}.cache")
+        path.write_bytes(pickle.dumps({"session": Trap()}))
+    elif place["type"] == "dbm":
+        name = Path(place["data_dir"], "container_dbm", bad[:1], bad[:2], f"{bad}.dbm")
+        with dbm.open(str(name), "w") as there:
+            there[b"session"] = pickle.dumps(Trap())
+    elif place["type"] == "ext:database":
+        from sqlalchemy import text
+
+        for engine in ENGINES.values():
+            table = "elsewhere.old" if "schema_name" in place else "beaker_cache"
+            with engine.begin() as connection:
+                connection.execute(
+                    text(f"UPDATE {table} SET data = :data WHERE namespace = :id"),
+                    {"data": pickle.dumps({"session": Trap()}), "id": bad},
+                )
+    else:
+        for client in [client for clients in CLIENTS for client in clients.values()]:
+            client.set(f"beaker_cache:{bad}:session", pickle.dumps(Trap()))
+
+    done = run(beaker, trust=False)
+
+    assert (done.status, done.imported) == (1, 1)
+    assert isinstance(target.load(store_key(good)), Record)
+    assert done.err.startswith(f"{fingerprint(bad)} unreadable: ")
+    assert not Path("sprung").exists()
+
+
+# -- encrypted -----------------------------------------------------------------------------------
+
+ENCRYPTED = {"encrypt_key": "old encryption key", "validate_key": "old validation key"}
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "json"])
+@pytest.mark.parametrize("bits", [48, 128, 256])
+def test_encrypted_sessions_are_opened_and_encrypted_again(files, run, target, serializer, bits):
+    beaker = {**files, **ENCRYPTED, "data_serializer": serializer, "encrypt_nonce_bits": bits}
+    old = written(beaker)
+    target.set(secret=SECRET, encrypt_key="our encryption key")
+
+    assert run(beaker).imported == 1
+
+    assert b"ann" not in b"".join(target.load(store_key(old)).fields.values())
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "ann 0"
+
+
+@pytest.mark.parametrize("wrong", ["encrypt_key", "validate_key"])
+def test_a_wrong_key_opens_nothing(files, run, target, wrong):
+    written({**files, **ENCRYPTED})
+
+    done = run({**files, **ENCRYPTED, wrong: "another"})
+
+    assert (done.status, done.imported) == (1, 0)
+    assert "does not open with this encrypt_key and validate_key" in done.err
+    assert "another" not in done.err
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("beaker", "sentence"),
+    [
+        ({"type": "memory"}, "in the memory of the application's processes"),
+        ({}, "in the memory of the application's processes"),
+        ({"type": "ext:memcached", "url": "h:1"}, "cannot be listed"),
+        ({"type": "cookie"}, "with their clients"),
+        ({"type": "ext:mongodb", "url": "mongodb://h"}, "no reader for MongoDB"),
+        ({"type": "ext:google"}, "App Engine"),
+        ({"type": "ext:rdeis"}, "Beaker has no type 'ext:rdeis'"),
+        ({"type": "ext:redis"}, "need the url"),
+        ({"type": "ext:rediscluster"}, "need the urls"),
+        ({"type": "ext:redis", "url": "hunter2"}, "begins with redis://"),
+        ({"type": "ext:database"}, "need the url"),
+        ({"type": "ext:database", "url": "hunter2:hunter2"}, "not one that SQLAlchemy knows"),
+        ({"type": "ext:database", "url": "sqlite:///none.db"}, "none.db is no file"),
+        ({"type": "file"}, "need data_dir"),
+        ({"type": "file", "data_dir": "/nowhere"}, "/nowhere/container_file is no folder"),
+        ({"type": "dbm", "dbm_dir": "/nowhere"}, "/nowhere is no folder"),
+        ({"data_serializer": "yaml"}, "'yaml' is none of Beaker's"),
+        ({"encrypt_key": "hunter2"}, "needs its validate_key"),
+        ({**ENCRYPTED, "crypto_type": "pycryptodome"}, "another package than cryptography"),
+        ({**ENCRYPTED, "encrypt_nonce_bits": "7"}, "no multiple of 8"),
+        ({"type": "file", "data_dir": ".", "timeout": "soon"}, "whole number of seconds"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_status_2(
+    run, target, beaker, sentence, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "container_file").mkdir()
+
+    done = run(beaker)
+
+    assert (done.status, done.first) == (2, "")
+    (said,) = done.err.splitlines()
+    assert said.startswith("nocookie import: ")
+    assert sentence in said
+    assert "hunter2" not in said
+    assert not Path("none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"beaker_ids_until": "none"}, "needs beaker_ids_until"),
+        ({"type": "memory"}, "the memory of a process"),
+        ({"strict": "false", "id_key": "k"}, "strict = False"),
+        ({"type": "cookie", "secret": SECRET}, "type = cookie"),
+    ],
+)
+def test_an_application_that_would_recognise_nobody_is_refused(
+    files, run, target, options, sentence
+):
+    written(files)
+    target.set(**options)
+
+    done = run(files)
+
+    assert (done.status, done.first) == (2, "")
+    assert sentence in done.err
+
+
+def test_without_a_word_of_where_it_asks(capsys, target):
+    for arguments in (["import"], ["import", "--beaker-type", "file"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2
+        assert "Which s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("beaker", "options", "sentence"),
+    [
+        ({"key": "sid"}, {"use_cookies": "true"}, "set key = sid"),
+        ({}, {"use_cookies": "true"}, "set key = beaker.session.id"),
+        ({}, {"find_id": "header:X-Id"}, "no cookie:beaker.session.id"),
+        ({"secret": "s"}, {"find_id": "cookie:beaker.session.id"}, "set beaker_secret"),
+        (
+            {"secret": "s"},
+            {"use_cookies": "true", "key": "beaker.session.id", "beaker_secret": "t"},
+            "set beaker_secret",
+        ),
+    ],
+)
+def test_it_notes_what_would_keep_clients_from_being_recognised(
+    files, run, target, beaker, options, sentence
+):
+    written(files)
+    target.set(**options)
+
+    done = run({**files, **beaker, "use_cookies": "True"})
+
+    assert (done.status, done.imported) == (0, 1)
+    (note,) = done.err.splitlines()
+    assert note.startswith("Note: Beaker's ")
+    assert sentence in note
+
+
+@pytest.mark.server
+def test_a_server_that_is_away_is_one_sentence_and_status_1(run, target, own_valkey):
+    server = own_valkey()
+    server.kill()
+
+    done = run({"type": "ext:redis", "url": f"redis://127.0.0.1:{server.port}"})
+
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_table_that_is_not_there_is_one_sentence_and_status_1(run, target, tmp_path):
+    sqlite3.connect(tmp_path / "empty.db").close()
+
+    done = run({"type": "ext:database", "url": f"sqlite:///{tmp_path}/empty.db"})
+
+    assert done.status == 1
+    (said,) = done.err.splitlines()
+    assert said == ("nocookie import: Beaker's table beaker_cache cannot be read: OperationalError")
+
+
+# -- other ways to say it ------------------------------------------------------------------------
+
+
+def test_options_say_it_without_an_ini_file(files, target, capsys):
+    old = written({**files, "data_serializer": "pickle"})
+    arguments = [
+        *("--beaker-data-dir", files["data_dir"], "--data-dir", str(target.folder / "ours")),
+        *("--beaker-ids-until", TOMORROW, "--trust-pickles"),
+    ]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["import", *arguments])
+    close_all()
+    assert stop.value.code == 0
+    assert "Imported 1 session " in capsys.readouterr().out
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "ann 0"
+
+
+def test_the_folder_of_pylons_is_found_by_cache_dir(tmp_path, target, capsys):
+    written({"type": "file", "data_dir": str(tmp_path / "cache" / "sessions")})
+    write_ini(tmp_path / "pylons.ini", {"cache_dir": "%(here)s/cache", "session.type": "file"})
+    text = (tmp_path / "pylons.ini").read_text().replace("%%", "%")
+    (tmp_path / "pylons.ini").write_text(text)
+    with pytest.raises(SystemExit):
+        cli.main(
+            ["import", "--from", str(tmp_path / "pylons.ini"), "--trust-pickles"]
+            + ["--config", str(target.ini())]
+        )
+    assert "Imported 1 session " in capsys.readouterr().out
+
+
+def test_quiet_says_only_what_was_not_imported(files, run, target):
+    written(files)
+    assert run(files, "--quiet").first == ""
+    left = written(files, {"basket": Basket()})
+    done = run(files, "--quiet")
+    assert (done.status, done.first) == (1, "")
+    assert done.err.startswith(fingerprint(left))
+
+
+def test_no_id_is_in_what_it_says(files, run, target):
+    ids = [written(files), written(files, {"basket": Basket()}), written(files, {})]
+    done = run(files)
+    said = "\n".join([done.first, *done.rest, done.err])
+    assert [id for id in ids if id in said] == []
+
+
+# -- into every store ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "type",
+    [
+        "file",
+        "sqlalchemy",
+        *(pytest.param(name, marks=pytest.mark.server) for name in ("redis", "memcached")),
+    ],
+)
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_every_shared_store_takes_them(files, run, target, type, secret, request):
+    target.set(type=type)
+    if type == "sqlalchemy":
+        target.set(url=f"sqlite:///{target.folder}/ours.db", create_table="true")
+    elif type == "redis":
+        target.set(url=f"redis://127.0.0.1:{request.getfixturevalue('valkey').port}")
+    elif type == "memcached":
+        target.set(url=f"127.0.0.1:{request.getfixturevalue('memcached').port}")
+    if secret:
+        target.set(secret=secret)
+    began, used = time.time() - 3000, time.time() - 600
+    old = written(files, began=3000, used=600)
+
+    assert run(files).imported == 1
+    assert run(files).rest == ["1 imported before."]
+    found = target.load(store_key(old))
+    assert found.created == pytest.approx(began, abs=5)
+    assert found.accessed == pytest.approx(used, abs=5)
+    assert found.expires == pytest.approx(used + 1800, abs=5)
+    written(files, {"user": "bob"}, id=old)
+    assert run(files).imported == 1
+
+    client = target.client()
+    first = client.get("/write", headers={"X-Session-Id": old})
+    assert first.text == "bob 1"
+    assert client.get("/", headers={"X-Session-Id": first.headers["X-Session-Id"]}).text == "bob 1"
+    assert client.get("/", headers={"X-Session-Id": old}).text == "None 0"
+    assert isinstance(target.load(mark_key(old)), Record)
+    close_all()
+    assert run(files).rest == ["1 with a client that came here already."]
