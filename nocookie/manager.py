@@ -299,8 +299,9 @@ class SessionManager:
 
     def _tell(self, session: Session, reply: Reply) -> None:
         """Give the client its id. Where no header can, the application does, in its page."""
-        if not self._warned_of_http and not self._requires_https:
-            self._warn_of_http(reply.environ)
+        environ = reply.environ
+        if environ.get("wsgi.url_scheme") != "https" and not is_loopback(environ):
+            self._warn_of_http(environ)
         if not self._placed(session, reply):
             if self.id_header is None:
                 return
@@ -311,7 +312,7 @@ class SessionManager:
             raise NocookieError("a header of the response has a control character in it")
 
     def _warn_of_http(self, environ: WSGIEnvironment) -> None:
-        if not is_loopback(environ) and not is_secure(environ, self._proxies):
+        if not self._warned_of_http and not is_secure(environ, self._proxies):
             self._warned_of_http = True
             self.emit(
                 "misfit",
