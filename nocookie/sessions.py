@@ -1023,7 +1023,7 @@ class Session(MutableMapping[str, Any]):
             # Without a trail the client is told nothing: it may have heard of another id meanwhile.
             if self._old is not None:
                 self._id, self._old, self._turning = self._old, None, False
-                self._last_accessed = None
+            self._last_accessed = None
             self._catch_up()
         except StoreError as error:
             self._note(error)

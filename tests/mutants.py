@@ -339,7 +339,7 @@ MUTANTS = [
     ),
     Mutant(
         "a late request with an id of Beaker's does not renew its cookie",
-        "sessions.py", "                self._last_accessed = None\n", "", "test_beaker_ids",
+        "sessions.py", "            self._last_accessed = None\n", "", "test_beaker_ids",
     ),
     Mutant(
         "an id of Beaker's counts until its day",
