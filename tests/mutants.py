@@ -391,6 +391,30 @@ MUTANTS = [
         'raise Unreadable("it is no session: there are objects around where a text should be")',
         "return super().find_class(module, name)", "stores/test_importing",
     ),
+    Mutant(
+        "a page's own policy tells other origins no URL with an id",
+        "html.py", "return not _LAX.isdisjoint(words)", "return False", "rewriting/test_html",
+    ),
+    Mutant(
+        "nor does a ping",
+        "html.py", "ping is not None and is_told and self._scope.has_id(text)", "False",
+        "rewriting/test_html",
+    ),
+    Mutant(
+        "where a page is not rewritten, its policy is noticed",
+        "leaks.py", "_SAYS_LAX.search(page) is not None", "False", "test_links",
+    ),
+    Mutant(
+        "plain markup becomes what it becomes tag by tag: a form that others may name waits",
+        "plain.py", '_attributes_but("action", "method", "id")',
+        '_attributes_but("action", "method")', "rewriting/test_html",
+    ),
+    Mutant(
+        "and a base behind plain links is looked at",
+        "html.py", 'place, new = found.end("first"), self._first\n                self._relied = '
+        "self._scope.base\n", 'place, new = found.end("first"), self._first\n',
+        "rewriting/test_html",
+    ),
 ]  # fmt: skip
 
 
