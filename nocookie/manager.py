@@ -200,17 +200,14 @@ class SessionManager:
         tell = real._id is not real._given and real.must_propagate
         if tell and _is_for_all(reply):
             tell = False
-            self.emit(
-                "lost", "the id of a session that changed it: a 304 cannot tell", real._named()
-            )
+            self.emit("lost", "a new id, which no 304 can tell", real._named())
         elif tell:
             self._tell(real, reply)
         elif real._ended:
             if brought_by is not None:
                 brought_by.forget(reply)
-        elif self._renewing and brought_by in self._renewing and real._is_due():
-            if not _is_for_all(reply):
-                brought_by.place(real._carried, reply)
+        elif brought_by in self._renewing and real._is_due() and not _is_for_all(reply):
+            brought_by.place(real._carried, reply)
         if not self.in_url:
             if tell:
                 _keep_in(reply, False)
