@@ -84,6 +84,7 @@ def run_of(*nodes, whole=True, **more):
         (run_of("a", "b", passed="a", failed="b"), "failed"),
         (run_of("a", "b", passed="a", deselected="b", needs_server="b"), None),
         (run_of("a", deselected="a", needs_server="a"), None),
+        (run_of("a", "b", deselected="a", needs_server="a", without_server="b"), None),
         (run_of("a", deselected="a"), "did not run"),
         (run_of("a", "b", deselected="a", needs_server="a"), "did not run"),
         (run_of("a", deselected="a", whole=False), None),
@@ -92,6 +93,30 @@ def run_of(*nodes, whole=True, **more):
 )
 def test_a_proof_is_what_ran_and_passed(run_, fault):
     assert run_.fault_of(THIS) == fault
+
+
+def report(outcome, when="call", why=None):
+    return pytest.TestReport("a", ("test_requirements.py", 1, "a"), {}, outcome, why, when)
+
+
+@pytest.mark.parametrize(
+    ("reports", "fault"),
+    [
+        ([report("passed", "setup"), report("passed"), report("passed", "teardown")], None),
+        ([report("passed", "setup"), report("passed"), report("failed", "teardown")], "failed"),
+        ([report("failed", "setup")], "failed"),
+        ([report("passed", "setup"), report("failed")], "failed"),
+        ([report("passed", "setup"), report("passed", "teardown")], "was skipped"),
+        ([report("skipped", "setup", ("x.py", 1, "Skipped: not as root"))], "was skipped"),
+        ([report("skipped", "setup", ("x.py", 1, "Skipped: NOT TESTED: memcached"))], None),
+        ([], "was skipped"),
+    ],
+)
+def test_only_a_test_that_went_through_has_passed(reports, fault):
+    run = run_of("a")
+    for one in reports:
+        run.report(one)
+    assert run.fault_of(THIS) == fault
 
 
 def test_a_proof_that_is_not_written_is_none():
