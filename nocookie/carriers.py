@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from webob import Request
 from webob.cookies import make_cookie
@@ -293,9 +293,9 @@ def _split_query(query: str, name: str) -> tuple[tuple[str, ...], str]:
 
 def _as_sent(environ: WSGIEnvironment, otherwise: str) -> str:
     """Return the path as the client wrote it, where the server tells: PATH_INFO is decoded, and
-    what was written in percents is not ours."""
+    what was written in percents is not ours. A query can say anything, and is not looked at."""
     sent: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or otherwise
-    return sent
+    return sent.partition("?")[0]
 
 
 class PathSegment(UrlCarrier):
@@ -321,7 +321,8 @@ class PathSegment(UrlCarrier):
         self._first = re.compile(
             rf"{segment}(?:/(?!\.{{1,2}}(?:/|\Z)|{segment[1:]}(?:/|\Z))|\Z)", re.ASCII
         ).match
-        self._anywhere = re.compile(rf"{segment}(?=[/?#]|\Z)", re.ASCII).sub
+        anywhere = re.compile(rf"{segment}(?=[/?#]|\Z)", re.ASCII)
+        self._anywhere, self._plain = anywhere.sub, anywhere.search
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
         taken(environ)
@@ -331,7 +332,10 @@ class PathSegment(UrlCarrier):
             return None
         id = found[1]
         segment = f"/{self.marker}{id}"
-        if segment not in _as_sent(environ, segment):
+        sent = _as_sent(environ, path)
+        plain = self._plain(sent)
+        # The first one as it was sent is the first one decoded, or somebody else saw another path.
+        if plain is None or plain[1] != id or segment in unquote(sent[: plain.start()]):
             return None
         if path == segment:
             query = environ.get("QUERY_STRING", "")
@@ -368,7 +372,8 @@ class PathParam(UrlCarrier):
         path: str = environ.get("PATH_INFO", "")
         folder, slash, last = path.rpartition("/")
         ids = tuple(self._params.findall(last))
-        if ids and f";{self.name}=" in _as_sent(environ, path):
+        sent = _as_sent(environ, path).rpartition("/")[2]
+        if ids and len(self._params.findall(sent)) == len(ids):
             environ["PATH_INFO"] = folder + slash + self._params.sub("", last)
             take(environ, self.place_in_url, ids, self.bare)
         return None

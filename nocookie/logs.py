@@ -27,12 +27,18 @@ _ids: Final = re.compile(
 )
 
 
+#: A segment with the marker of `PathSegment` and more than an id behind it: what a client wrote
+#: that tried how far it gets. No name of a user's folder is as long as that.
+_segments: Final = re.compile(r"(/(?:~|%7[Ee]))[A-Za-z0-9_-]{44,}")
+
+
 def mask(text: str) -> str:
     """Return *text* with each id in it replaced by its fingerprint: `[session 3f2a...]`.
 
-    By grammar: whatever else is 43 characters of the URL-safe alphabet is masked too.
+    By grammar: whatever else is 43 characters of the URL-safe alphabet is masked too, and after
+    `/~`, where an id with more characters attached may be, what is longer: `[masked]`.
     """
-    return _ids.sub(_fingerprint, text)
+    return _segments.sub(r"\1[masked]", _ids.sub(_fingerprint, text))
 
 
 def _fingerprint(found: re.Match[str]) -> str:
@@ -72,7 +78,9 @@ def _masked(value: Any) -> Any:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, (dict, list, tuple)):
-        return mask(repr(value)) if _ids.search(repr(value)) else value
+        shown = repr(value)
+        masked = mask(shown)
+        return value if masked == shown else masked
     return value
 
 

@@ -180,6 +180,8 @@ class SessionManager:
                     self._check_head(id, reply)
             if self._rotates and self._can_be_told(real, reply) and real._is_turn_due():
                 real._prepare_turn()
+            if real._key is None and _is_for_all(reply):
+                real._passive = True  # no session begins where its id cannot be told
             if real._marked or real._touch_due or self._auto:
                 real._commit()
             for name in self._vary:
@@ -196,12 +198,15 @@ class SessionManager:
         """Tell the client the id of a session that was used, if it must be told."""
         brought_by = real._brought_by
         tell = real._id is not real._given and real.must_propagate
-        if tell:
+        if tell and _is_for_all(reply):
+            tell = False
+            self.emit("lost", "a new id, which no 304 can tell", real._named())
+        elif tell:
             self._tell(real, reply)
         elif real._ended:
             if brought_by is not None:
                 brought_by.forget(reply)
-        elif self._renewing and brought_by in self._renewing and real._is_due():
+        elif brought_by in self._renewing and real._is_due() and not _is_for_all(reply):
             brought_by.place(real._carried, reply)
         if not self.in_url:
             if tell:
@@ -370,6 +375,12 @@ def _warn_of_weak_secrets(settings: Mapping[str, Any]) -> None:
             if why is not None and sentence not in _said:
                 _said.add(sentence)
                 emit("misfit", sentence)
+
+
+def _is_for_all(reply: Reply) -> bool:
+    """Whether caches put this head on a page that they keep for everybody, whatever it says of
+    being stored (RFC 9111, section 4.3.4)."""
+    return reply.status[:3] == "304"
 
 
 #: Responses that few programs look at.

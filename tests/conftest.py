@@ -1,4 +1,5 @@
-"""What all tests share: time that stands still, and how long hypothesis may search."""
+"""What all tests share: time that stands still, how long hypothesis may search, and a record of
+what ran, for the pages that name tests as their proof."""
 
 import os
 import signal
@@ -19,7 +20,9 @@ pytest.register_assert_rewrite("nocookie.testing")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from nocookie.testing import FakeClock  # noqa: E402 - after the line above
+from evidence import Run  # noqa: E402 - after the lines above
+
+from nocookie.testing import FakeClock  # noqa: E402
 
 settings.register_profile(
     "nocookie", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -31,3 +34,34 @@ settings.load_profile("ci" if os.environ.get("CI") else "nocookie")
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+RUN = Run()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    RUN.is_whole = everything and not config.option.keyword
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    RUN.collect(item)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    RUN.deselected.update(item.nodeid for item in items)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What judges the run comes last.
+    items.sort(key=lambda item: item.path.name == "test_requirements.py")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    RUN.report(report)
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """What became of the tests before this one."""
+    return RUN

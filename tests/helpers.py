@@ -87,6 +87,8 @@ class CountingStore(MemoryStore):
     def __init__(self, **options):
         super().__init__(**options)
         self.trips = []
+        #: What was asked for by `load`.
+        self.keys_asked = []
         #: What to raise, by the name of the call.
         self.failing = {}
 
@@ -97,6 +99,7 @@ class CountingStore(MemoryStore):
 
     def load(self, key):
         self._trip("load")
+        self.keys_asked.append(key)
         return super().load(key)
 
     def create(self, key, record, ttl, owner=None):

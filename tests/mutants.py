@@ -31,6 +31,19 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "a 304 tells no id",
+        "manager.py", 'return reply.status[:3] == "304"', "return False", "test_methods",
+    ),
+    Mutant(
+        "a segment counts as it was sent, and the first one only",
+        "carriers.py", "if plain is None or plain[1] != id or segment in unquote(sent[: plain.start()]):",
+        "if plain is None:", "test_url_carriers",
+    ),
+    Mutant(
+        "what a query says is no path",
+        "carriers.py", 'return sent.partition("?")[0]', "return sent", "test_url_carriers",
+    ),
+    Mutant(
         "an id that the store does not know is not adopted",
         "ids.py", "    adopts = False", "    adopts = True", "test_recipe test_state_table",
     ),

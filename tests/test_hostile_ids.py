@@ -8,6 +8,7 @@ from helpers import CountingStore, serve
 
 import nocookie
 from nocookie import Bearer, Cookie, Form, Header, Query, SessionMiddleware, session
+from nocookie.ids import RandomIds
 
 SECRET = "at least thirty-two characters of it"
 FUZZED = 10_000
@@ -149,6 +150,39 @@ def test_what_the_fuzz_looks_for_would_be_found(kind):
     victim["secret"] = "the victim's"
     victim.save()
     assert serve(middleware, environ=put(kind, victim.id)).body == b"False None the victim's"
+
+
+def test_a_hit_and_a_miss_are_the_same_trips_to_the_store():
+    """So the time of an answer is that of one look-up by a digest, right or wrong: an id that
+    begins like a live one is looked up somewhere else altogether."""
+    store = CountingStore()
+    middleware = SessionMiddleware(application, use_cookies=False, type=store)
+    live = nocookie.Session({}, backend=middleware.manager.backend)
+    live["secret"] = "the victim's"
+    live.save()
+    other = "B" if live.id[0] == "A" else "A"
+    near = [other + live.id[1:], live.id[:41] + other + live.id[42:], RandomIds().new()]
+    seen = []
+    for id in (live.id, *near):
+        store.trips.clear()
+        store.keys_asked.clear()
+        assert (serve(middleware, id).body == b"False None the victim's") == (id == live.id)
+        seen.append((tuple(store.trips), len(store.keys_asked[0])))
+    assert set(seen) == {(("load",), 64)}
+
+
+def test_with_a_secret_what_is_forged_makes_no_trip_however_near_it_is():
+    store = CountingStore()
+    middleware = SessionMiddleware(application, use_cookies=False, type=store, secret=SECRET)
+    live = nocookie.Session({}, backend=middleware.manager.backend)
+    live["secret"] = "the victim's"
+    live.save()
+    store.trips.clear()
+    for place in range(42):
+        other = "B" if live.id[place] == "A" else "A"
+        near = live.id[:place] + other + live.id[place + 1 :]
+        assert serve(middleware, near).body == b"True forged None"
+    assert store.trips == []
 
 
 def test_basic_authentication_is_no_id():

@@ -1,9 +1,15 @@
 """Ids: what is issued, what is recognised, what a store sees."""
 
 import hashlib
+import json
+import math
 import os
 import re
+import subprocess
+import sys
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -258,3 +264,64 @@ def test_only_ids_of_a_gateway_are_adopted():
 
 def test_a_fingerprint_says_too_little_to_find_the_id():
     assert ids.FINGERPRINT_LENGTH * 4 == 40
+
+
+# -- many ids ------------------------------------------------------------------------------------
+
+#: Eight workers of one parent, as a server forks them: it has made sessions already, and so has
+#: each of them when it begins. Four threads in each.
+WORKERS = """
+import json, os, sys
+from concurrent.futures import ThreadPoolExecutor
+sys.path.insert(0, {folder!r})
+from helpers import serve
+from nocookie import SessionMiddleware, session
+
+def app(environ, start_response):
+    session["n"] = 1
+    session.save()
+    start_response("200 OK", [])
+    return [b""]
+
+middleware = SessionMiddleware(app, use_cookies=False, secret={secret!r})
+serve(middleware)
+
+def visit(times):
+    return [serve(middleware).id for _ in range(times)]
+
+children = []
+for _ in range(8):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        with ThreadPoolExecutor(4) as pool:
+            ids = sum(pool.map(visit, [625] * 4), [])
+        with open(writer, "w") as out:
+            json.dump(ids, out)
+        os._exit(0)
+    os.close(writer)
+    children.append(open(reader))
+print(json.dumps([json.load(child) for child in children]))
+"""
+
+
+@pytest.mark.parametrize("secret", [None, "a secret for tests, long enough"])
+def test_20_000_ids_of_eight_forked_workers_are_all_different_and_look_random(secret):
+    code = WORKERS.format(folder=os.path.dirname(__file__), secret=secret)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    workers = json.loads(ran.stdout)
+    ids = [id for worker in workers for id in worker]
+    assert len(ids) == len(set(ids)) == 20_000
+    assert {len(id) for id in ids} == {43}
+    for place, column in enumerate(zip(*ids, strict=True)):
+        # 256 bits end after four of the six of the last character.
+        letters = 64 if place < 42 else 16
+        counts, expected = Counter(column), len(ids) / letters
+        assert len(counts) == letters
+        squares = sum((count - expected) ** 2 for count in counts.values()) / expected
+        # Chi-square: its mean is letters - 1. Eight standard deviations are beyond bad luck.
+        assert squares < letters - 1 + 8 * math.sqrt(2 * (letters - 1)), place
+    for worker in workers:
+        ascending = sum(one < next for one, next in pairwise(worker))
+        assert abs(ascending - len(worker) / 2) < 6 * math.sqrt(len(worker) / 12)

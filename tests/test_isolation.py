@@ -17,7 +17,7 @@ import nocookie
 from nocookie import Header, Query, SessionMiddleware, UnboundSessionError, session
 from nocookie.stores.memory import MemoryStore
 
-THREADS, REQUESTS = 16, 200
+THREADS, REQUESTS = 16, 500
 
 
 class Boom(Exception):

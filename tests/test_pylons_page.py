@@ -715,6 +715,29 @@ def test_a_cache_above_gives_no_visitors_page_or_id_to_another(cache, carried, s
     assert_apart(*visits(above, carried))
 
 
+@wsgify
+def unchanged(request):
+    """A page for everybody, that caches have to ask about each time."""
+    if "X-Save" in request.headers:
+        session["n"] = 1
+        session.save()
+    is_known = request.headers.get("If-None-Match") == '"1"'
+    response = Response(status=304) if is_known else Response("the same for all")
+    response.headers.update({"ETag": '"1"', "Cache-Control": "public, no-cache"})
+    return response
+
+
+def test_a_cache_above_learns_no_id_from_a_304(cache, carried):
+    """It puts the head of a 304 on the page that it has, `no-store` or not."""
+    above = cache(SessionMiddleware(unchanged, use_cookies=False, **carried[0]))
+    answers = [serve(above, headers=headers) for headers in ({}, {"X-Save": "1"}, {})]
+
+    assert above.hits == [False, True, True]
+    assert [answer.body for answer in answers] == [b"the same for all"] * 3
+    names = {name.lower() for answer in answers for name, _ in answer.headers}
+    assert names <= {"etag", "cache-control", "vary", "content-type", "content-length"}
+
+
 def test_a_cache_above_keeps_what_is_the_same_for_all(cache, carried):
     """The tests beside it can fail: this cache does serve from what it has stored."""
     above = cache(SessionMiddleware(pages("public, max-age=600"), use_cookies=False, **carried[0]))

@@ -101,14 +101,31 @@ def test_the_segment_is_taken_at_one_place_in_one_form(root, path, root_after, p
         ("/~S/x", True),
         ("/shop/~S/x?a=1", True),
         ("https://app.example/~S/x", True),
+        ("/~S/x#~S", True),
         ("/%7eS/x", False),
         ("/~%53" + "S" * 41 + "A/x", False),
+        # a slash in percents: what was sent is one segment, and no id
+        ("/~S%2fx", False),
+        ("/~S%2fx?/~S/", False),
+        ("/~S%2fx/~S/", False),
+        ("/%7eS%2fx/~S/x", False),
+        ("/%7eS/x?a=/~S/x", False),
     ],
 )
 def test_a_segment_that_was_written_in_percents_is_not_taken(sent, taken):
     """PATH_INFO is decoded; what a guard in front of us saw is not."""
-    environ = environ_of(f"/~{S}/x", REQUEST_URI=re.sub("S(?!S)", S, sent, count=1))
+    environ = environ_of(f"/~{S}/x", REQUEST_URI=re.sub("(?<=[~e])S", S, sent))
     PathSegment("~").prepare(environ)
+    assert (environ["PATH_INFO"] == "/x") is taken
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [("/x;sid=S", True), ("/x%3bsid=S", False), ("/x%3bsid=S?;sid=S", False), ("/x", False)],
+)
+def test_a_parameter_that_was_written_in_percents_is_not_taken(sent, taken):
+    environ = environ_of(f"/x;sid={S}", REQUEST_URI=sent.replace("S", S))
+    PathParam("sid").prepare(environ)
     assert (environ["PATH_INFO"] == "/x") is taken
 
 
@@ -284,6 +301,24 @@ def test_a_mask_names_the_session_and_not_the_id():
         f"GET /~[session {fingerprint}]/x?sid=[session {fingerprint}] HTTP/1.1"
     )
     assert mask(f"x{S} {S}x {S[:-1]}") == f"x{S} {S}x {S[:-1]}", "no ids"
+
+
+@pytest.mark.parametrize("sent", ["/~SA", "/~AS", "/x/~SS/y", "/%7eSA", "/~S-_9/", "//%7ES_?a"])
+def test_an_id_with_characters_attached_is_masked_where_a_client_tried_it(sent):
+    shown = mask(f'"GET {sent.replace("S", S)} HTTP/1.1" 404')
+    assert "S" * 5 not in shown
+    assert "[masked]" in shown
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/~ada/page", f"/{'f' * 64}", f"/objects/{S}x", "/~" + "a" * 41, f"~{S}x"),
+        "/how-the-people-of-a-small-town-built-a-library",
+    ],
+)
+def test_what_is_long_elsewhere_is_shown(path):
+    assert mask(path) == path
 
 
 @pytest.fixture

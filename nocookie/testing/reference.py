@@ -45,6 +45,10 @@ ENDPOINTS: Final[Mapping[str, str]] = {
     "login": "POST /login user={user}",
     "logout": "POST /logout",
     "rotate": "POST /rotate",
+    "renew": "/renew",
+    "sessions": "/sessions",
+    "end_all": "POST /end_all",
+    "end_others": "POST /end_others",
     "boom": "/boom?k={k}",
     "stream": "/stream?k={k}",
     "page": "/page",
@@ -156,20 +160,40 @@ def _read_for(request: Request) -> None:
 
 
 def login(request: Request) -> Response:
-    session["user"] = _given(request, "user")
-    session.regenerate_id()
-    session.save()
+    user = _given(request, "user")
+    if not user:
+        return Response("Who are you?\n", 400, content_type="text/plain")
+    session["user"] = user
+    session.login(user)
     return _json("welcome")
 
 
 def logout(request: Request) -> Response:
-    session.delete()
-    return Response(status=303, location="/")
+    return Response(status=303, headerlist=session.logout().headers)
 
 
 def rotate(request: Request) -> Response:
     session.regenerate_id()
     return _json("rotated")
+
+
+def renew(request: Request) -> Response:
+    """Where the client can be told another id, whatever carries it; it is if that is due: see the
+    options `rotate_every` and `rotation_grace`."""
+    dict(session)
+    return Response(status=303, location="get")
+
+
+def sessions(request: Request) -> Response:
+    return _json([one._asdict() for one in session.sessions_of()])
+
+
+def end_all(request: Request) -> Response:
+    return _json(session.end_all())
+
+
+def end_others(request: Request) -> Response:
+    return _json(session.end_all(but=session))
 
 
 # -- what goes wrong -----------------------------------------------------------------------------
@@ -259,8 +283,8 @@ def _json(value: Any) -> Response:
 HANDLERS: Final[Mapping[str, Callable[[Request], Response]]] = {
     f"/{handle.__name__}": handle
     for handle in (
-        *(get, set, incr, append, fill, slow, slowread, login, logout, rotate, boom, stream),
-        *(page, go, token, guarded, admin),
+        *(get, set, incr, append, fill, slow, slowread, login, logout, rotate, renew),
+        *(sessions, end_all, end_others, boom, stream, page, go, token, guarded, admin),
     )
 }
 

@@ -224,6 +224,14 @@ FAULTS = {
             "secrecy::test_a_record_from_another_session_is_refused",
         ),
     ),
+    "F20": Fault(
+        "a clock that jumps a day ahead, and back",
+        ("faults::test_a_clock_that_jumps_a_day_ahead_and_back_revives_nothing",),
+    ),
+    "F21": Fault(
+        "a clock that jumps a day back",
+        ("faults::test_a_clock_that_jumps_a_day_back_gives_no_longer_life",),
+    ),
     "F22": Fault(
         "clocks that differ by 30 seconds",
         ("faults::test_workers_whose_clocks_differ_by_30_seconds_agree",),
@@ -253,6 +261,13 @@ FAULTS = {
     ),
     "F28": Fault("64 threads", ("faults::test_64_threads_see_each_its_own_session",)),
     "F29": Fault("200 greenlets", ("faults::test_200_greenlets_see_each_their_own_session",)),
+    "F31": Fault(
+        "a request that breaks off",
+        (
+            "faults::test_a_request_that_breaks_off_saves_nothing_half_and_holds_nothing",
+            "faults::test_a_client_that_hangs_up_in_the_middle_leaves_a_whole_session",
+        ),
+    ),
     "F34": Fault(
         "50 first requests after the end",
         ("faults::test_50_requests_after_the_end_each_get_a_session_of_their_own",),
@@ -300,12 +315,25 @@ FAULTS = {
             "faults::test_an_odd_key_comes_back_as_it_was_or_is_refused",
         ),
     ),
+    # WSGI has no responses of 1xx.
+    "F45": Fault(
+        "HEAD, OPTIONS, 304, 204, prefetches",
+        (
+            "../pylons_page::test_a_cache_above_learns_no_id_from_a_304",
+            "../methods::test_a_304_begins_no_session",
+            "../methods::test_a_304_to_a_known_visitor_saves_and_tells_nothing",
+            "../methods::test_a_response_without_a_body_tells_the_id_and_is_not_stored",
+            "../methods::test_options_that_need_no_session_cost_nothing_and_tell_nothing",
+            "../methods::test_a_head_request_begins_and_renews_nothing",
+            "../refusals::test_a_request_that_nobody_made_on_purpose_renews_no_session",
+        ),
+    ),
 }
 
 LISTED = [
     *(f"F{number:02}" for number in range(1, 20)),
-    *("F04b", "F22", "F23", "F24", "F25", "F27", "F28", "F29"),
-    *(f"F{number}" for number in range(34, 45)),
+    *("F04b", "F20", "F21", "F22", "F23", "F24", "F25", "F27", "F28", "F29", "F31"),
+    *(f"F{number}" for number in range(34, 46)),
 ]
 
 HERE = Path(__file__).resolve().parent

@@ -124,6 +124,8 @@ class Target:
     lifetime: float | None = None
     #: For which an old id answers after `renew`.
     grace: float | None = None
+    #: Which an id must be old for `renew` to give another; without it any is.
+    renew_after: float = 0.0
     #: Which a call of its store may take.
     deadline: float | None = None
 

@@ -85,6 +85,7 @@ def short_grace(audit: Auditor) -> str:
     advance = audit.hook("advance", "time that passes")
     visitor, marker = audit.known()
     old = _id(visitor)
+    advance(audit.target.renew_after)
     _expect_ok("renew", visitor.ask("renew"))
     if visitor.id == old:
         raise Failed("/renew kept the id")
@@ -100,8 +101,11 @@ def short_grace(audit: Auditor) -> str:
         raise Failed("after the grace the new id did not answer")
     if audit.has("login"):
         before = _id(visitor)
+        advance(audit.target.renew_after)
         visitor.ask("renew")
         middle = _id(visitor)
+        if middle == before:
+            raise Failed("a second /renew kept the id")
         _expect_ok("login", visitor.ask("login", user="ada"))
         if audit.shows(before, marker) or audit.shows(middle, marker):
             raise Failed("a grace led from an id of before the login into the session after it")
