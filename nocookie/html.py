@@ -444,6 +444,13 @@ class HtmlRewriter:
             elif kind == "is_further":
                 place, new = found.end("further"), self._further
                 self._relied = self._scope.base
+            elif (
+                kind == "is_absolute"
+                and found["root"] not in self._roots
+                and buffer.find(self._id, found.start("start"), end) < 0
+            ):
+                at = end  # another origin's, and no id in it
+                continue
             else:
                 edits = self._in_other(buffer, found, kind)
                 if edits is None:

@@ -174,7 +174,7 @@ def _link(urls: _Urls, at_home: bool) -> str:
 
 def _form(urls: _Urls, field: str) -> str:
     """Return whole forms that have no id and no field of this name, and lead nowhere else."""
-    named = rf"""(?:{_SPACE}++(?:
+    named = rf"""{_common_attributes_but("formaction", "name")}(?:{_SPACE}++(?:
         {_UNTOLD}(?!(?:{_one_of("formaction", "name")}){_NAME_ENDS}){_ATTRIBUTE}
         |{_one_of("name")}{_IS}
             (?:"(?!{field}")[^"&]*+"|'(?!{field}')[^'&]*+'|(?!{field}[\t\n\f\r >])[\w.-]++)))*+"""
