@@ -54,7 +54,7 @@ from nocookie.markup import (
     escaped,
     written,
 )
-from nocookie.places import Base, Edits, InQuery
+from nocookie.places import Base, Edits
 from nocookie.plain import plain_markup
 from nocookie.rewriting import Scope
 
@@ -218,7 +218,7 @@ class HtmlRewriter:
     _relied: Base | None = None
 
     _input = b""
-    #: What takes plain markup, as long as no base is there.
+    #: What takes plain markup, unless a base leads elsewhere.
     _usual: re.Pattern[bytes] | None = None
 
     def __init__(
@@ -238,12 +238,9 @@ class HtmlRewriter:
         self._id = scope.id.encode()
         self._roots = scope.roots
         self._field = scope.place.field
-        if isinstance(scope.place, InQuery) and scope.at_home and scope.base.own:
-            name = scope.place.name
-            self._usual = plain_markup("".join(f"/{part}" for part in scope.mount), name)
-            #: What plain markup gets: a query, or a parameter behind others.
-            self._first = f"?{name}={scope.id}".encode()
-            self._further = b"&amp;" + self._first[1:]
+        self._usual = plain_markup(scope)
+        #: What plain URLs get, and what those with a query get if that is different.
+        self._first, self._further = scope.place.pieces(scope)
 
         self._waiting: list[bytes] = []
         self._out: list[bytes | memoryview | _Held] = []
@@ -447,6 +444,13 @@ class HtmlRewriter:
             elif kind == "is_further":
                 place, new = found.end("further"), self._further
                 self._relied = self._scope.base
+            elif (
+                kind == "is_absolute"
+                and found["root"] not in self._roots
+                and buffer.find(self._id, found.start("start"), end) < 0
+            ):
+                at = end  # another origin's, and no id in it
+                continue
             else:
                 edits = self._in_other(buffer, found, kind)
                 if edits is None:
@@ -477,29 +481,38 @@ class HtmlRewriter:
                 self._has_table = True
                 return []
             case "is_bare":
-                self._relied = self._scope.base
-                place, new = self._parameter(found, "bare_")
-                return [(found.end("bare"), b'"'), (place, new + b'"')]
+                edits = self._in_url(found, "bare_")
+                if edits:
+                    self._relied = self._scope.base
+                quotes = [(found.end("bare"), b'"'), (found.end("bare_end"), b'"')]
+                return [quotes[0], *edits, quotes[1]] if edits else []
             case "is_get" | "is_post" | "is_late_post":
                 has_action = found.end("action") >= 0
+                has_input = kind == "is_get" and self._field is not None
                 is_whole = found.end() - found.start("start") <= self._form_limit
-                if not (is_whole and self._takes_forms and (has_action or kind == "is_get")):
+                if not (is_whole and self._takes_forms and (has_action or has_input)):
                     return None
-                if has_action:
-                    self._relied = self._scope.base
-                if kind == "is_get":
+                if has_input:
+                    if has_action:
+                        self._relied = self._scope.base
                     return [(found.end("open"), self._hidden_input())]
-                return [self._parameter(found, "form_")]
+                edits = self._in_url(found, "form_")
+                if edits:
+                    self._relied = self._scope.base
+                return edits
             case "is_absolute" if found["root"] in self._roots:
-                return [self._parameter(found, "root_")]
+                return self._in_url(found, "root_")
             case "is_away" if found["away"].lower() in self._roots:
                 return None
         is_leak = buffer.find(self._id, found.start("start"), found.end()) >= 0
         return None if is_leak else []
 
-    def _parameter(self, found: re.Match[bytes], group: str) -> tuple[int, bytes]:
+    def _in_url(self, found: re.Match[bytes], group: str) -> list[tuple[int, bytes]]:
+        """Return what goes where in a plain URL; nothing if it has the id already."""
         place = found.end(f"{group}first")
-        return (place, self._first) if place >= 0 else (found.end(f"{group}further"), self._further)
+        if place >= 0:
+            return [(place, self._first)]
+        return [(found.end(f"{group}further"), self._further)] if self._further else []
 
     def _hidden_input(self) -> bytes:
         """Return what gives a GET form the id."""
@@ -797,7 +810,7 @@ class HtmlRewriter:
         else:
             self._has_base = True
         self._scope = scope
-        self._usual = None
+        self._usual = plain_markup(scope)
 
     # --- Forms ------------------------------------------------------------------------------
 

@@ -104,6 +104,11 @@ class Place(Protocol):
         """Return what gives *url* this id and no other; None if it should be left alone."""
         ...
 
+    def pieces(self, scope: Scope) -> tuple[bytes, bytes]:
+        """Return what `put` puts into a URL of a page that is as plain as can be; and into one
+        that has a query, if that is different."""
+        ...
+
     def take(self, url: Reference, scope: Scope) -> Edits | None:
         """Return what takes the id from *url*, whichever it is."""
         ...
@@ -121,6 +126,10 @@ class InQuery:
     def __init__(self, name: str = "sid") -> None:
         self.name = self.field = name
         self._written = quote(name, safe="")
+
+    def pieces(self, scope: Scope) -> tuple[bytes, bytes]:
+        pair = f"{self._written}={scope.id}".encode()
+        return b"?" + pair, b"&amp;" + pair
 
     def put(self, url: Reference, scope: Scope) -> Edits | None:
         pair = f"{self._written}={scope.id}"
@@ -176,6 +185,9 @@ class InParameter:
     def __init__(self, name: str = "sid") -> None:
         self.name = name
         self._written = quote(name, safe="")
+
+    def pieces(self, scope: Scope) -> tuple[bytes, bytes]:
+        return f";{self._written}={scope.id}".encode(), b""
 
     def put(self, url: Reference, scope: Scope) -> Edits | None:
         pair = f"{self._written}={scope.id}"
@@ -253,6 +265,9 @@ class InSegment:
 
     def __init__(self, mark: str = "~") -> None:
         self.mark = mark
+
+    def pieces(self, scope: Scope) -> tuple[bytes, bytes]:
+        return f"{self.mark}{scope.id}/".encode(), b""
 
     def put(self, url: Reference, scope: Scope) -> Edits | None:
         return self._set(url, scope, self.mark + scope.id)

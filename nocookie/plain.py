@@ -6,7 +6,7 @@ pattern takes in one match, and says where the id goes; whatever it leaves is fo
 
 So it takes only what the tags one by one would come to as well: whole elements, whose attributes
 cannot be misread and whose URLs hold no reference but `&amp;`. It holds where no element is open
-that counts, where raw text is raw for certain, and on a page without a base: see
+that counts, where raw text is raw for certain, and where relative URLs lead to the own origin: see
 `HtmlRewriter._in_plain_markup`. The tests compare both ways.
 
 To editors: a branch whose first character is known is skipped for next to nothing, and a loop over
@@ -16,11 +16,14 @@ one character is fast where a loop over a group is slow. So the common ways of w
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from string import ascii_letters
 from typing import Final
 
 from nocookie.markup import DULL_QUICKLY, DULL_SLOWLY, IS_QUOTED, UNTOLD
+from nocookie.places import InParameter, InQuery, InSegment
+from nocookie.rewriting import Scope
 
 __all__ = ["plain_markup"]
 
@@ -94,17 +97,14 @@ _DULL: Final = rf"""(?:{DULL_QUICKLY.decode()}|(?!<[aA]{_SPACE})(?:
 _PLAIN: Final = r"a-zA-Z0-9_~.%+,@!$*()\-"
 _URL_ENDS: Final = r"[\"'>\t\n\f\r ]"
 _ANYTHING: Final = r"[^\"'&]*+"
+_WRITTEN_AS_IT_IS: Final = re.compile(r"[\w~.-]+", re.ASCII)
+#: What follows the first segment of a path, without a dot segment.
+_BELOW: Final = rf"[{_PLAIN}:]*+(?:/(?!\.|%2)[{_PLAIN}:]*+)*+(?=[?\#]|{_URL_ENDS})"
+#: The first segment of a relative path, which holds no colon. It is no dot segment.
+_RELATIVE: Final = rf"(?!\.|%2)[{_PLAIN}]++(?=[/?\#]|{_URL_ENDS})"
 
 
-def _path(mount: str) -> str:
-    """Return paths that lead inside the mount."""
-    if mount:
-        return rf"{re.escape(mount)}(?:/(?!\.|%2)[{_PLAIN}:]*+)*+(?=[?\#]|{_URL_ENDS})"
-    return rf"(?:/(?![/\\])|[{_PLAIN}]++(?=[/?\#]|{_URL_ENDS}))[{_PLAIN}:/]*+"
-
-
-def _query(name: str) -> str:
-    """Return queries without a parameter of this name."""
+def _query_without(name: str) -> str:
     pair = (
         rf"(?!{name}(?:[=&\#]|{_URL_ENDS}))[a-zA-Z0-9_~.-]++(?=[=&\#]|{_URL_ENDS})[{_PLAIN}:/=]*+"
     )
@@ -112,39 +112,69 @@ def _query(name: str) -> str:
     return rf"\?{pair}(?:&(?:amp;|(?=[a-zA-Z][a-zA-Z0-9]*+=)){pair})*+"
 
 
-def _link(path: str, query: str) -> str:
+#: Returns URLs that lead inside the mount, with groups that say where the id goes. Their names
+#: begin with what is given.
+_Urls = Callable[[str], str]
+
+
+def _urls_for_query(mount: str, name: str) -> _Urls:
+    query = _query_without(name)
+    if mount:
+        path = rf"{mount}(?:/(?!\.|%2)[{_PLAIN}:]*+)*+(?=[?\#]|{_URL_ENDS})"
+    else:
+        path = rf"(?:/(?![/\\])|[{_PLAIN}]++(?=[/?\#]|{_URL_ENDS}))[{_PLAIN}:/]*+"
+    return lambda group: rf"{path}(?:(?P<{group}first>)|{query}(?P<{group}further>))"
+
+
+def _urls_for_parameter(mount: str) -> _Urls:
+    path = rf"{mount}/(?![/\\.]|%2){_BELOW}"
+    if not mount:
+        path = rf"(?:{path}|{_RELATIVE}{_BELOW})"
+    return lambda group: rf"{path}(?P<{group}first>)(?:{_query_without('(?!)')}|)"
+
+
+def _urls_for_segment(mount: str, mark: str, inherits: bool) -> _Urls:
+    query = rf"(?:{_query_without('(?!)')}|)"
+    # Relative URLs have the id of a page whose own URL has it.
+    relative = rf"|(?!{mark}|%){_RELATIVE}{_BELOW}" if inherits else ""
+    return lambda group: (
+        rf"(?:{mount}/(?P<{group}first>)(?!{mark}|[/\\.%]){_BELOW}{relative}){query}"
+    )
+
+
+def _link(urls: _Urls, at_home: bool) -> str:
     """Return links and frames that ping nobody."""
 
     def upto(name: str) -> str:
         upper = name.upper()
         return rf"{common}(?:\ {name}=|\ {upper}\ =\ |{others}{_SPACE}++{_one_of(name)}{_IS})"
 
-    def where(group: str) -> str:
-        return rf"(?:(?P<{group}first>)|{query}(?P<{group}further>))"
-
+    further = "(?(further)(?P<is_further>)|" if "<further>" in urls("") else ""
     beside = ("href", "ping", "src")
     common, others = _common_attributes_but(*beside), _attributes_but(*beside)
     fragment = r"(?:\#[^\"'&]*+|)"
+    # Under a base, a bare fragment leads there.
+    still = r"(?:\#|(?:mailto|tel|javascript):)" if at_home else "(?:mailto|tel|javascript):"
     names = "span|b|strong|em|i|small|code|u|div|p|h[1-6]"
     leaf = rf"[^<]++|<(?i:br|img|wbr){_ATTRIBUTES}{_END}"
     inside = _nested(names, _ATTRIBUTES, leaf, 2, "in_link")
     return rf"""<(?:(?P<is_link>[aA]){upto("href")}|{_one_of("iframe")}{upto("src")})
         (?:(?P<quote>[\"'])
-            (?:{path}{where("")}{fragment}
-            |(?P<root>https?://[a-z0-9_.:-]++)(?=/){path}{where("root_")}{fragment}
+            (?:{urls("")}{fragment}
+            |(?P<root>https?://[a-z0-9_.:-]++)(?=/){urls("root_")}{fragment}
             |(?P<away>https?://[\w.:-]++)(?=[/?\#\"']){_ANYTHING}(?:&amp;{_ANYTHING})*+
-            |(?:\#|(?:mailto|tel|javascript):){_ANYTHING})
+            |{still}{_ANYTHING})
             (?P=quote)
-        |(?P<bare>){path}{where("bare_")}(?=[\t\n\f\r >]))
+        |(?P<bare>){urls("bare_")}(?P<bare_end>)(?=[\t\n\f\r >]))
         {common}(?:>|{others}{_SPACE}*+>)
         (?(is_link)(?:[^<]*+|{inside}{{0,200}})</[aA]>|[^<]*+</(?i:iframe)>)[^<]*+
-        (?(first)(?P<is_first>)|(?(further)(?P<is_further>)|(?(root)(?P<is_absolute>)
-        |(?(away)(?P<is_away>)|(?(bare)(?P<is_bare>)|(?P<is_still>))))))"""
+        (?(first)(?P<is_first>)|{further}(?(root)(?P<is_absolute>)
+        |(?(away)(?P<is_away>)|(?(bare)(?P<is_bare>)|(?P<is_still>)))){")" if further else ""})"""
 
 
-def _form(path: str, query: str, field: str) -> str:
+def _form(urls: _Urls, field: str) -> str:
     """Return whole forms that have no id and no field of this name, and lead nowhere else."""
-    named = rf"""(?:{_SPACE}++(?:
+    named = rf"""{_common_attributes_but("formaction", "name")}(?:{_SPACE}++(?:
         {_UNTOLD}(?!(?:{_one_of("formaction", "name")}){_NAME_ENDS}){_ATTRIBUTE}
         |{_one_of("name")}{_IS}
             (?:"(?!{field}")[^"&]*+"|'(?!{field}')[^'&]*+'|(?!{field}[\t\n\f\r >])[\w.-]++)))*+"""
@@ -161,36 +191,61 @@ def _form(path: str, query: str, field: str) -> str:
             (?:(?i:get)|(?P<{group}>(?i:post)))(?P={group}_quote)(?=[\t\n\f\r >]){others}|)"""
 
     return rf"""<{_one_of("form")}{others}{method("post")}
-        (?:{_SPACE}++{_one_of("action")}{_IS}(?P<action>[\"']){path}
-            (?:(?P<form_first>)|{query}(?P<form_further>))(?:\#[^\"'&]*+|)(?P=action)
+        (?:{_SPACE}++{_one_of("action")}{_IS}(?P<action>[\"']){urls("form_")}(?:\#[^\"'&]*+|)(?P=action)
             {others}{method("late_post")}|)
         {_SPACE}*+>(?P<open>)(?:{inside}){{0,200}}</(?i:form)>[^<]*+
         (?(post)(?P<is_post>)|(?(late_post)(?P<is_late_post>)|(?P<is_get>)))"""
 
 
-@lru_cache(32)
-def plain_markup(mount: str, name: str) -> re.Pattern[bytes] | None:
+def plain_markup(scope: Scope) -> re.Pattern[bytes] | None:
     """Return what takes dull markup and then, perhaps, something that may get the id.
 
     Its `lastgroup` says what that is:
 
-    - `is_first`: a link or frame that gets a query at the end of the group `first`,
+    - `is_first`: a link or frame that gets the id at the end of the group `first`,
     - `is_further`: one that gets a parameter behind others, at the end of `further`,
     - `is_absolute`: either, at `root_first` or `root_further`, if `root` is our own origin,
-    - `is_bare`: either, at `bare_first` or `bare_further`, in quotes, the first at `bare`,
+    - `is_bare`: either, at `bare_first` or `bare_further`, in quotes at `bare` and `bare_end`,
     - `is_away`: a link that is left alone, unless `away` is our own origin,
     - `is_still`: a link that is left alone in any case,
     - `is_get`: a form that gets a hidden input at the end of `open`,
-    - `is_post`, `is_late_post`: a form whose action gets a query or a parameter at `form_first` or
-      `form_further`, if it has an action,
+    - `is_post`, `is_late_post`: a form whose action gets the id at `form_first` or `form_further`,
+      if it has an action,
     - `is_table`: the tag of a table.
 
-    It starts at the end of the group `start`. None if the parameter has an odd name.
+    It starts at the end of the group `start`. Under a path segment, the first of two may have
+    matched nothing: then the URL has the id. None if the base is not ours, or the
+    name an odd one.
     """
-    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+    place, base = scope.place, scope.base
+    if not base.own:
         return None
-    field = re.escape(name)
-    path, query = _path(mount), _query(field)
+    mount = "".join([f"/{part}" for part in scope.mount])
+    if isinstance(place, InQuery):
+        return _compiled("query", mount, place.name, scope.at_home)
+    if isinstance(place, InParameter):
+        return _compiled("parameter", mount, place.name, scope.at_home)
+    if isinstance(place, InSegment):
+        depth = len(scope.mount)
+        above, first = base.segments[:depth], base.segments[depth:-1][:1]
+        inherits = above == scope.mount and first == [place.mark + scope.id]
+        return _compiled("segment", mount, place.mark, scope.at_home, inherits)
+    return None
+
+
+@lru_cache(64)  # each takes 30 ms to make, and 80 KB
+def _compiled(
+    place: str, mount: str, name: str, at_home: bool, inherits: bool = False
+) -> re.Pattern[bytes] | None:
+    if not _WRITTEN_AS_IT_IS.fullmatch(name):
+        return None
+    mount, name = re.escape(mount), re.escape(name)
+    if place == "query":
+        urls = _urls_for_query(mount, name)
+    elif place == "parameter":
+        urls = _urls_for_parameter(mount)
+    else:
+        urls = _urls_for_segment(mount, name, inherits)
     table = rf"<{_one_of('table')}{_ATTRIBUTES}{_END}[^<]*+(?P<is_table>)"
-    found = rf"{_link(path, query)}|{_form(path, query, field)}|{table}"
+    found = rf"{_link(urls, at_home)}|{_form(urls, name)}|{table}"
     return re.compile(rf"(?x){_DULL}(?:(?P<start>)(?:{found})|)".encode())

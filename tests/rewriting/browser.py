@@ -120,6 +120,7 @@ class Page:
         Where a base has been cut, links lead elsewhere on purpose, and only their number counts.
         """
         is_cut = any("data-href" in attributes(element) for element, _ in self.elements)
+        has_base = any(element.name == "base" for element, _ in self.elements)
         found = []
         for element, _ in self.elements:
             given = attributes(element)
@@ -137,7 +138,12 @@ class Page:
                 given["referrerpolicy"] = "same-origin"
             if is_policy(element) and is_lax(given.get("content")):
                 given["content"] = "same-origin"
-            if kind in ("a", "area") and self._pings_abroad(given):
+            # Under a base that a browser ignores, a ping may be taken for one to another origin.
+            if (
+                kind in ("a", "area")
+                and "ping" in given
+                and (has_base or self._pings_abroad(given))
+            ):
                 given["ping"] = ""
             for key in given.keys() & URLS.get(kind, set()):
                 given[key] = "" if is_cut else self._without(given[key], name)

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import tracemalloc
+from unittest import mock
 
 import ada_url
 import pytest
@@ -14,7 +15,7 @@ from rewriting.cases import cases, scope_of
 
 from nocookie.html import HtmlRewriter, is_rewritable
 from nocookie.markup import decoded
-from nocookie.rewriting import InQuery, Scope
+from nocookie.rewriting import InParameter, InQuery, InSegment, Scope
 
 #: How many times as long to search: 50 makes 100,000 URLs.
 FUZZ = int(os.environ.get("NOCOOKIE_FUZZ", "1"))
@@ -24,8 +25,8 @@ GRAMMAR = re.compile(r"[A-Za-z0-9_-]{43}")
 PAGE = "https://app.example/shop/list?p=1"
 
 
-def pages(mount="", on_leak=lambda what: None, page=PAGE, **options):
-    scope = Scope(page, InQuery(), ID, grammar=GRAMMAR, mount=mount)
+def pages(mount="", on_leak=lambda what: None, page=PAGE, place=None, **options):
+    scope = Scope(page, place or InQuery(), ID, grammar=GRAMMAR, mount=mount)
     return HtmlRewriter(scope, on_leak=on_leak, **options)
 
 
@@ -421,7 +422,15 @@ PLAIN_NAMES = [
     *("div", "p", "b", "em", "span", "li", "h2", "section", "td", "ul", "font", "small"),
     *("DIV", "P", "B", "button", "BUTTON", "option", "label"),
 ]
-BASES = ["<base href='//evil.example/'>", "<base href=/shop/>"]
+BASES = [
+    *(
+        "<base href='//evil.example/'>",
+        "<base href=/shop/>",
+        "<base href=''>",
+        "<base href='/x?a'>",
+    ),
+    f"<base href='/~{ID}/y/'>",
+]
 VOID_NAMES = ["img", "br", "input", "INPUT", "meta", "hr", "link", "wbr", "table", "select"]
 
 
@@ -458,23 +467,40 @@ def plain_markup(draw, depth=3):
     return f"<{name}{attributes} {attribute}{is_}{quote}{url}{quote}{more}>{inner}</{name}>"
 
 
-@settings(max_examples=400 * FUZZ, deadline=None)
+IN_SEGMENT = f"https://app.example/~{ID}/shop/list"
+
+
+@settings(max_examples=600 * FUZZ, deadline=None)
 @given(
     st.lists(plain_markup(), max_size=4).map("".join),
     st.sampled_from(["", "", "/shop"]),
-    st.sampled_from([20, 100, 65_536]),
+    st.sampled_from(
+        [
+            *((InQuery(), PAGE), (InQuery(), PAGE), (InQuery(), f"{PAGE}&sid={ID}")),
+            *((InParameter(), PAGE), (InSegment(), PAGE), (InSegment(), IN_SEGMENT)),
+            (InSegment(), f"https://app.example/shop/~{ID}/list"),
+            (InSegment(), f"https://app.example/shop/~{ID}"),
+            (InSegment(), f"https://app.example/~{OLD}/list"),
+        ]
+    ),
+    st.sampled_from([20, 100, 65_536, 65_536]),
     st.data(),
 )
-def test_plain_markup_taken_at_once_becomes_what_it_becomes_tag_by_tag(page, mount, limit, data):
+def test_plain_markup_taken_at_once_becomes_what_it_becomes_tag_by_tag(
+    page, mount, where, limit, data
+):
+    place, url = where
+
+    limits = {"tag_limit": limit, "form_limit": 2 * limit}
+
+    def once(*cuts):
+        leaks = []
+        return rewritten(pages(mount, leaks.append, url, place, **limits), page, *cuts), leaks
+
     def both(*cuts):
-        found = []
-        for usual in (True, False):
-            leaks = []
-            rewriter = pages(mount, leaks.append, tag_limit=limit, form_limit=2 * limit)
-            if not usual:
-                rewriter._usual = None
-            found.append((rewritten(rewriter, page, *cuts), leaks))
-        return found
+        at_once = once(*cuts)
+        with mock.patch("nocookie.html.plain_markup", return_value=None):
+            return at_once, once(*cuts)
 
     at_once, by_tags = both()
     assert at_once == by_tags
