@@ -304,6 +304,16 @@ MUTANTS = [
         "if self._delete(old, soon) is None:", "stores/test_memcached.py",
     ),
     Mutant(
+        "who follows a trail early waits (memcached)",
+        "stores/memcached.py", "    if kind == AWAITED:\n        return _NotYet.COUNTS\n",
+        "    if kind == AWAITED:\n        return Missing.UNKNOWN\n", "stores/test_memcached.py",
+    ),
+    Mutant(
+        "a destroy ends nothing but what it has seen (memcached)",
+        "stores/memcached_wire.py", 'b"md %b C%b\\r\\n" % (name, token)', 'b"md %b\\r\\n" % name',
+        "stores/test_memcached.py",
+    ),
+    Mutant(
         "an answer of memcached about another key is refused",
         "stores/memcached_wire.py", " or its_name != name", "", "stores/test_memcached.py",
     ),

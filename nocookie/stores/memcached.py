@@ -15,18 +15,22 @@ The rules of this file:
 How a command gets to its server and back is in `memcached_wire`.
 
 When a record ends, our clock decides, on read. memcached drops the item a minute later.
+
+A rotation that leaves a trail puts it in the place of the old record with one `cas`: so a reader
+finds the one or the other. Then the new record is there, with all of its data, but does not count
+yet. Whoever follows the trail waits for it, some milliseconds; it is either made to count, or has
+been ended, or the rotation has died, and that is an error until memcached drops what it left.
 """
 
 from __future__ import annotations
 
+import enum
 import math
-import os
 import random
 import re
 import struct
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
@@ -36,13 +40,16 @@ from nocookie.stores.base import (
     Delta,
     KeyTaken,
     Missing,
+    Moved,
     Record,
+    Trail,
     VersionChanged,
     merge,
     new_record,
     pack,
     unpack,
 )
+from nocookie.stores.forks import ForkAware
 from nocookie.stores.memcached_wire import Connection, Server, addresses
 
 __all__ = ["MemcachedStore"]
@@ -53,6 +60,10 @@ HEAD: Final = struct.Struct(">BdddQH")
 RECORD: Final = 1
 #: A rotation is under way here, from this key or to it, and this one does not count.
 RESERVED: Final = 2
+#: Nor does this one, yet: a trail leads here, and the rotation that left it is about to end.
+AWAITED: Final = 3
+#: A trail, with its ticket in the place of the seal.
+TRAIL: Final = 4
 
 #: Seconds that memcached keeps an item after its end: as much as the clocks of two hosts may
 #: differ by, and memcached's own, which ticks in seconds, be late.
@@ -71,7 +82,7 @@ FIRST_PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 0.02
 
 
-class MemcachedStore:
+class MemcachedStore(ForkAware):
     """Sessions in one or several memcached servers.
 
     *url* is `host:port`, or `unix:/path`; several with `;` between them, in the same order or
@@ -81,13 +92,14 @@ class MemcachedStore:
 
     An item that memcached evicts, and all of them when it restarts, are sessions that have ended.
 
-    A load is one trip, and so is a `save` or `touch` after a `load` by the same thread that
-    nobody came between; otherwise they are two, and two more for each time that somebody did. A
-    rotation is five. It is not one step: the new key is reserved, with all of its data; the old
-    one is ended, if it has not changed, and its place kept; the new one counts; the old place is
-    cleared. If that is empty by then, somebody has destroyed the session meanwhile, and the new
+    A load is one trip, and so is a `save`, `touch` or `destroy` after a `load` by the same thread
+    that nobody came between; otherwise they are two, and two more for each time that somebody
+    did. A rotation is five. It is not one step: the new key is reserved, with all of its data; the
+    old one is ended, if it has not changed, and its place kept; the new one counts; the old place
+    is cleared. If that is empty by then, somebody has destroyed the session meanwhile, and the new
     one is taken away before anybody hears of its key. A crash after the second leaves none or
-    one that nobody knows, and no crash leaves two.
+    one that nobody knows, and no crash leaves two. With a trail it is four: that takes the place
+    of the old one, and who ends it ends what is reserved, too.
     """
 
     shared = True
@@ -117,11 +129,11 @@ class MemcachedStore:
         self._deadline = deadline
         self._clock = clock
         self._last = threading.local()
-        _living.add(self)
+        self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
 
-    def load(self, key: str) -> Record | Missing:
+    def load(self, key: str) -> Record | Missing | Moved:
         now, until = self._clock(), time.monotonic() + self._deadline
         self._last.item = None
         server = self._server(key)
@@ -131,14 +143,16 @@ class MemcachedStore:
         finally:
             server.give_back(memcached)
         found = _read(item)
-        if isinstance(found, Missing):
-            return found
+        if type(found) is not Record:
+            if found is _NotYet.COUNTS:
+                found = self._wait_for(key, until - self._deadline / 4)
+            return _answer(found, now)
         if found.expires <= now:
             return Missing.EXPIRED
         self._last.item = _Loaded(key, found, token, memcached.number)
         return found
 
-    def create(self, key: str, record: Record, ttl: float) -> None:
+    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
         now, until = self._clock(), time.monotonic() + self._deadline
         name = self._name(key)
         item = _item(record._replace(accessed=now, expires=now + ttl, version=1))
@@ -150,7 +164,7 @@ class MemcachedStore:
                 if held is None:
                     continue  # it went away in between
                 found = _read(held)
-                if isinstance(found, Missing) or found.expires > now:
+                if not isinstance(found, Record | _Trail) or found.expires > now:
                     raise KeyTaken
                 if memcached.cas(name, item, token, _exptime(ttl)):
                     return
@@ -175,11 +189,22 @@ class MemcachedStore:
     def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
         self._change(key, lambda record: record, ttl, seal)
 
-    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+    def rotate(
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        owner: bytes | None = None,
+        trail: Trail | None = None,
+    ) -> None:
         until = time.monotonic() + self._deadline
         # A quarter of the time is kept for what may have to be done then.
         soon = until - self._deadline / 4
-        self._move(old, new, delta, seal, ttl, soon)
+        self._move(old, new, delta, seal, ttl, owner is not None, trail, soon)
+        if trail is not None:
+            return
         try:
             if not self._delete(old, soon):
                 raise SessionGone("the session was destroyed while it moved")
@@ -187,8 +212,24 @@ class MemcachedStore:
             self._delete(new, until)
             raise
 
-    def destroy(self, key: str) -> None:
-        self._delete(key, time.monotonic() + self._deadline)
+    def destroy(self, key: str) -> Moved | None:
+        now, until = self._clock(), time.monotonic() + self._deadline
+        name = self._name(key)
+        with self._server(key).connection(until) as memcached:
+            # On the condition that it is what was seen: a record may become a trail in between,
+            # and whoever ends a trail has to know.
+            loaded = self._loaded_last(key, memcached)
+            if loaded and memcached.delete_if(name, loaded.token):
+                return None
+            for _ in _tries(until):
+                item, token = memcached.gets(name)
+                if item is None:
+                    return None
+                found = _read(item)
+                if memcached.delete_if(name, token):
+                    was = _answer(found, now)
+                    return was if isinstance(was, Moved) else None
+        raise AssertionError("the tries end by an error")
 
     def close(self) -> None:
         self._last = threading.local()
@@ -204,7 +245,7 @@ class MemcachedStore:
         now, until = self._clock(), time.monotonic() + self._deadline
         name = self._name(key)
 
-        def put(found: Record | Missing, token: bytes) -> bool:
+        def put(found: _Found, token: bytes) -> bool:
             fields, created, _, _, version, its_seal = change(_alive(found, now, seal))
             item = _item(new_record((fields, created, now, now + ttl, version, its_seal)))
             return memcached.cas(name, item, token, _exptime(ttl))
@@ -212,11 +253,8 @@ class MemcachedStore:
         server = self._server(key)
         memcached = server.take(until)
         try:
-            loaded, self._last.item = getattr(self._last, "item", None), None
-            # What this thread loaded last may be what is there; if it is not, `cas` refuses. A
-            # server that was restarted gives the same tokens again, so the token counts only on
-            # a connection that is not newer, and so leads to the server that gave it.
-            if loaded and loaded.key == key and memcached.number <= loaded.connection:
+            loaded = self._loaded_last(key, memcached)
+            if loaded:
                 try:
                     if put(loaded.record, loaded.token):
                         return
@@ -229,32 +267,72 @@ class MemcachedStore:
         finally:
             server.give_back(memcached)
 
+    def _loaded_last(self, key: str, memcached: Connection) -> _Loaded | None:
+        """What this thread loaded last may be what is there; if it is not, memcached refuses its
+        token. A server that was restarted gives the same tokens again, so one counts only on a
+        connection that is not newer, and so leads to the server that gave it."""
+        loaded: _Loaded | None = getattr(self._last, "item", None)
+        self._last.item = None
+        if loaded and loaded.key == key and memcached.number <= loaded.connection:
+            return loaded
+        return None
+
+    def _wait_for(self, key: str, until: float) -> _Found:
+        """Return what is there once the rotation to *key* has ended."""
+        with self._server(key).connection(until) as memcached:
+            for _ in _tries(until, "a rotation does not come to its end"):
+                found = _read(memcached.gets(self._name(key))[0])
+                if found is not _NotYet.COUNTS:
+                    break
+        return found
+
     def _move(
-        self, old: str, new: str, delta: Delta, seal: bytes, ttl: float, until: float
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        anew: bool,
+        trail: Trail | None,
+        until: float,
     ) -> None:
         """Make the new key count, and put what is no session under the old one."""
         now = self._clock()
         old_name, new_name = self._name(old), self._name(new)
         # What lasts longer than this call. One that is left over, nobody asks for.
         reserved_for = math.ceil(self._deadline) + GRACE
+        kind, left_for = RESERVED, reserved_for
+        if trail is not None:
+            # Who follows a trail waits: not for long, if we die. memcached ticks in seconds.
+            kind, reserved_for = AWAITED, 2 * math.ceil(self._deadline) + 1
+            left_for = _exptime(trail.ttl)
         reserve: Callable[..., bool]
         with self._connections(old, new, until) as (at_old, at_new):
             reserve = at_new.add
             for _ in _tries(until):
                 item, token = at_old.gets(old_name)
-                fields, created, _, _, version, _ = _alive(_read(item), now)
-                moved = new_record(
-                    (merge(fields, delta), created, now, now + ttl, version + 1, seal)
-                )
+                try:
+                    fields, created, _, _, version, _ = _alive(_read(item), now)
+                except SessionGone:
+                    if reserve != at_new.add:
+                        at_new.delete(new_name)
+                    raise
+                began = now if anew else created
+                moved = new_record((merge(fields, delta), began, now, now + ttl, version + 1, seal))
                 # With its data: if that is too large, or the server down, the old one lives on.
-                if not reserve(new_name, _item(moved, RESERVED), reserved_for):
+                if not reserve(new_name, _item(moved, kind), reserved_for):
                     raise KeyTaken
-                buried = _item(moved._replace(fields={}), RESERVED)
-                if at_old.cas(old_name, buried, token, reserved_for):
+                if trail is None:
+                    left = _item(moved._replace(fields={}), RESERVED)
+                else:
+                    ends = now + trail.ttl
+                    left = _item(new_record(({}, now, now, ends, 0, trail.ticket)), TRAIL)
+                if at_old.cas(old_name, left, token, left_for):
                     break
                 reserve = at_new.replace
             if not at_new.replace(new_name, _item(moved), _exptime(ttl)):
-                raise SessionGone("the session was evicted")
+                raise SessionGone("the session was evicted, or destroyed while it moved")
 
     def _delete(self, key: str, until: float) -> bool:
         """Return whether there was anything."""
@@ -286,7 +364,8 @@ class MemcachedStore:
             }
             yield taken[at_old], taken[at_new]
 
-    def _forget_connections(self) -> None:
+    def _after_fork_in_child(self) -> None:
+        # The sockets are the parent's; closing them here, as they are collected, does not end them.
         for server in self._servers:
             server.pool.forget()
 
@@ -310,27 +389,56 @@ def _item(record: Record, kind: int = RECORD) -> bytes:
     return b"".join((head, seal, pack(fields)))
 
 
-def _read(item: bytes | None) -> Record | Missing:
-    """Return the record, expired or not."""
+class _Trail(NamedTuple):
+    ticket: bytes
+    expires: float
+
+
+class _NotYet(enum.Enum):
+    COUNTS = "there is a record, and it is about to count"
+
+
+_Found = Record | Missing | _Trail | _NotYet
+
+
+def _read(item: bytes | None) -> _Found:
+    """Return what an item is, expired or not."""
     if item is None:
         return Missing.UNKNOWN
     try:
         kind, created, accessed, expires, version, seal_size = HEAD.unpack_from(item)
-        if kind == RESERVED:
-            return Missing.UNKNOWN
-        if kind != RECORD or math.isnan(expires):
-            return Missing.CORRUPTED
         fields_at = HEAD.size + seal_size
+        if kind != RECORD:
+            return _read_other(kind, item[HEAD.size : fields_at], expires)
+        if math.isnan(expires):
+            return Missing.CORRUPTED
         fields = unpack(item[fields_at:])
     except (struct.error, ValueError):
         return Missing.CORRUPTED
     return new_record((fields, created, accessed, expires, version, item[HEAD.size : fields_at]))
 
 
-def _alive(found: Record | Missing, now: float, seal: bytes | None = None) -> Record:
+def _read_other(kind: int, ticket: bytes, expires: float) -> _Found:
+    if kind == RESERVED:
+        return Missing.UNKNOWN
+    if kind == AWAITED:
+        return _NotYet.COUNTS
+    return _Trail(ticket, expires) if kind == TRAIL else Missing.CORRUPTED
+
+
+def _answer(found: _Found, now: float) -> Record | Missing | Moved:
+    """What a load says of it."""
+    if isinstance(found, Record):
+        return found if found.expires > now else Missing.EXPIRED
+    if isinstance(found, _Trail) and found.expires > now:
+        return Moved(found.ticket)
+    return found if isinstance(found, Missing) else Missing.UNKNOWN
+
+
+def _alive(found: _Found, now: float, seal: bytes | None = None) -> Record:
     if found is Missing.CORRUPTED:
         raise StoreError("memcached: the record cannot be read, left as it is")
-    if isinstance(found, Missing) or found.expires <= now or seal not in (None, found.seal):
+    if not isinstance(found, Record) or found.expires <= now or seal not in (None, found.seal):
         raise SessionGone("the session has ended")
     return found
 
@@ -345,25 +453,12 @@ def _exptime(ttl: float) -> int:
     return seconds if seconds <= LAST_DATE else 0
 
 
-def _tries(until: float) -> Iterator[None]:
+def _tries(until: float, why: str = "others kept changing the record") -> Iterator[None]:
     """Yield for a first try, and after a pause for another, until the time is over."""
     pause = FIRST_PAUSE
     while True:
         yield
         if time.monotonic() + pause > until:
-            raise StoreTimeout("memcached: others kept changing the record")
+            raise StoreTimeout(f"memcached: {why}")
         time.sleep(random.uniform(0, pause))  # noqa: S311 - only to spread out
         pause = min(2 * pause, LONGEST_PAUSE)
-
-
-_living: weakref.WeakSet[MemcachedStore] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # The sockets are the parent's; closing them here, as they are collected, does not end them.
-    for store in list(_living):
-        store._forget_connections()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

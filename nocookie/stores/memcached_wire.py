@@ -2,8 +2,9 @@
 
 pymemcache speaks the commands that are rare. The two that every request needs, `gets` and `cas`,
 are spoken here, in the same protocol and on the same socket: half of a read was spent in the
-layers of its client, which are there for what a store does not use. Connecting is done here, too,
-because pymemcache tries only one of the addresses that a name has.
+layers of its client, which are there for what a store does not use. So is one that it lacks: to
+delete on a condition. Connecting is done here, too, because pymemcache tries only one of the
+addresses that a name has.
 
 1. A command ends at its deadline, the connecting included.
 2. Nothing is sent twice. Whether a write whose answer was lost took effect, nobody knows.
@@ -156,6 +157,11 @@ class Connection:
         """Return whether there was an item."""
         return bool(self._ask(self._client.delete, name))
 
+    def delete_if(self, name: bytes, token: bytes) -> bool:
+        """Delete the item, if it is still the one that came with *token*. This takes no memory,
+        which replacing it by one that is over would."""
+        return bool(self._ask(self._delete_if, name, token))
+
     def close(self) -> None:
         self._client.close()
         self.sock.close()
@@ -199,6 +205,17 @@ class Connection:
         if answer == b"STORED\r\n":
             return True
         if answer in (b"EXISTS\r\n", b"NOT_FOUND\r\n"):
+            return False
+        raise _UnexpectedAnswer(answer)
+
+    def _delete_if(self, name: bytes, token: bytes) -> bool:
+        self.sock.sendall(b"md %b C%b\r\n" % (name, token))
+        answer = self.sock.recv(PIECE)
+        while not answer.endswith(b"\r\n"):
+            answer += self._more()
+        if answer == b"HD\r\n":
+            return True
+        if answer in (b"EX\r\n", b"NF\r\n"):
             return False
         raise _UnexpectedAnswer(answer)
 

@@ -14,14 +14,22 @@ from contextlib import closing
 import pytest
 from helpers import serve
 from pymemcache import Client
-from realservers import free_port
+from realservers import free_port, wait_until
 from realservers.memcached import Memcached
 from realservers.relay import Relay
 
 from nocookie import ConfigError, Session, SessionMiddleware, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
 from nocookie.stores import close_all, open_store
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged
+from nocookie.stores.base import (
+    Delta,
+    KeyTaken,
+    Missing,
+    Moved,
+    Record,
+    Trail,
+    VersionChanged,
+)
 from nocookie.stores.memcached import MemcachedStore, _item
 from nocookie.stores.memcached_wire import Connection
 from nocookie.testing import StoreSuite
@@ -91,6 +99,9 @@ class TestMemcachedStoreOnThreeServers(StoreSuite):
         store = MemcachedStore(url=url, clock=clock, pool_size=2, deadline=30)
         yield store
         store.close()
+
+
+TRAIL = Trail(b"a ticket", 30)
 
 
 @pytest.fixture
@@ -252,7 +263,14 @@ def test_each_call_costs_the_trips_that_are_stated(through, relay):
     store.load(key(3))
     assert trips(relay, lambda: store.touch(key(1), 60)) == 2, "after a load of another"
     assert trips(relay, lambda: store.rotate(key(1), key(2), Delta(), b"", 60)) == 5
-    assert trips(relay, lambda: store.destroy(key(2))) == 1
+    leave = lambda: store.rotate(key(2), key(4), Delta(), b"", 60, trail=TRAIL)  # noqa: E731
+    assert trips(relay, leave) == 4
+    assert trips(relay, lambda: store.load(key(2))) == 1, "the trail"
+    assert trips(relay, lambda: store.destroy(key(2))) == 2
+    store.load(key(4))
+    assert trips(relay, lambda: store.destroy(key(4))) == 1, "after a load"
+    assert trips(relay, lambda: store.destroy(key(3))) == 2, "without one"
+    assert trips(relay, lambda: store.destroy(key(3))) == 1, "of nothing"
     assert trips(relay, lambda: store.load(key(2))) == 1
     assert relay.connections == 1
 
@@ -495,7 +513,7 @@ def items():
         "one byte more": item + b"\0",
         "garbage": bytes(range(256)),
         "another's": b"\x80\x04K\x01.",
-        "a later kind": b"\x03" + item[1:],
+        "a later kind": b"\x05" + item[1:],
         "an end that is no number": item[:17] + b"\x7f\xf8" + b"\0" * 6 + item[25:],
         "a seal without end": item[:33] + b"\xff\xff" + item[35:],
     }
@@ -582,7 +600,7 @@ def test_a_write_whose_answer_was_lost_is_an_error_and_done_once(through, store,
     if call != "create":
         store.create(key(1), record(a=b"1"), 60)
         before = store.load(key(1)).version
-    if call in ("save", "touch"):
+    if call in ("save", "touch", "destroy"):
         through.load(key(1))
     relay.drop_reply()
     assert trips(relay, lambda: fails(lambda: CALLS[call](through))) == 1, "it is not sent again"
@@ -663,6 +681,104 @@ def test_a_logout_in_the_middle_of_a_rotation_ends_the_session(store, memcached,
         store.rotate(key(1), key(2), Delta(), b"", 60)
     assert not is_alive(store, 1)
     assert not is_alive(store, 2)
+
+
+# -- trails --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+@pytest.mark.parametrize("fault", ["drop_request", "drop_reply"])
+def test_a_rotation_with_a_trail_that_breaks_off_anywhere_never_leaves_two(
+    through, open_one, relay, memcached, nth, fault
+):
+    store = open_one(memcached.url, deadline=0.2)
+    store.create(key(1), record(a=b"1"), 60)
+    getattr(relay, fault)(nth)
+    fails(lambda: through.rotate(key(1), key(2), Delta({"b": b"2"}), b"", 60, trail=TRAIL))
+    assert relay.wait_for_drop()
+    done = nth if fault == "drop_reply" else nth - 1
+    if done < 3:
+        assert is_alive(store, 1), "as it was"
+    else:
+        assert store.load(key(1)) == Moved(TRAIL.ticket)
+    if done == 4:
+        assert is_alive(store, 2)
+    elif done > 1:
+        with pytest.raises(StoreTimeout):
+            store.load(key(2))
+        with pytest.raises(SessionGone):
+            store.save(key(2), Delta(), 60)
+        left = memcached.seconds_left(f"nocookie:{key(2)}")
+        assert 0 < left <= 2 * math.ceil(LATE) + 1, "nor for ever"
+    else:
+        assert store.load(key(2)) is Missing.UNKNOWN
+
+
+def test_who_follows_a_trail_early_waits_for_what_is_there(open_one, memcached, monkeypatch):
+    mine, theirs = open_one(memcached.url), open_one(memcached.url)
+    mine.create(key(1), record(a=b"1"), 60)
+    replace, found = Connection.replace, []
+
+    def follow():
+        found.append(theirs.load(key(1)))
+        found.append(theirs.load(key(2)))
+
+    def replace_late(*arguments):
+        follower.start()
+        wait_until(lambda: found, lambda: "it does not see the trail")
+        follower.join(0.05)
+        assert len(found) == 1, "it did not wait"
+        return replace(*arguments)
+
+    follower = threading.Thread(target=follow)
+    monkeypatch.setattr(Connection, "replace", replace_late)
+    mine.rotate(key(1), key(2), Delta({"b": b"2"}), b"", 60, trail=TRAIL)
+    follower.join(10)
+    assert found[0] == Moved(TRAIL.ticket)
+    assert found[1].fields == {"a": b"1", "b": b"2"}
+
+
+def destroy_all(store, number):
+    """As whoever ends a session does it; the ticket of these tests is not read."""
+    while isinstance(store.destroy(key(number)), Moved):
+        number += 1
+
+
+@pytest.mark.parametrize("step", ["gets", "add", "cas", "replace"])
+def test_a_logout_in_the_middle_of_a_rotation_with_a_trail_ends_the_session(
+    open_one, memcached, monkeypatch, step
+):
+    mine, theirs = open_one(memcached.url), open_one(memcached.url)
+    command = getattr(Connection, step)
+
+    def log_out_first(*arguments):
+        monkeypatch.setattr(Connection, step, command)
+        destroy_all(theirs, 1)
+        return command(*arguments)
+
+    mine.create(key(1), record(a=b"1"), 60)
+    monkeypatch.setattr(Connection, step, log_out_first)
+    with pytest.raises(SessionGone):
+        mine.rotate(key(1), key(2), Delta(), b"", 60, trail=TRAIL)
+    assert mine.load(key(1)) is mine.load(key(2)) is Missing.UNKNOWN
+
+
+def test_what_became_a_trail_since_it_was_loaded_is_told_by_destroy(open_one, memcached):
+    mine, theirs = open_one(memcached.url), open_one(memcached.url)
+    mine.create(key(1), record(), 60)
+    mine.load(key(1))
+    theirs.rotate(key(1), key(2), Delta(), b"", 60, trail=TRAIL)
+    assert mine.destroy(key(1)) == Moved(TRAIL.ticket)
+    assert is_alive(mine, 2)
+
+
+def test_memcached_keeps_a_trail_a_minute_longer_than_it_counts(store, memcached):
+    store.create(key(1), record(), math.inf)
+    store.rotate(key(1), key(2), Delta(), b"", math.inf, trail=Trail(b"t", 10))
+    assert 68 <= memcached.seconds_left(f"nocookie:{key(1)}") <= 70
+
+
+# -- a server that is slow, frozen, late ----------------------------------------------------------
 
 
 def test_a_slow_server_is_slow_and_costs_no_more_trips(open_one, relay):
