@@ -295,8 +295,60 @@ MUTANTS = [
     ),
     Mutant(
         "a session that is destroyed while it is rotated does not live on (Redis)",
-        "stores/redis.py", "old, new.encode(), until=soon) != 1:",
-        "old, new.encode(), until=soon) is None:", "stores/test_redis.py",
+        "stores/redis.py", "old, new, now, trail, soon) != 1:",
+        "old, new, now, trail, soon) is None:", "stores/test_redis.py",
+    ),
+    Mutant(
+        "who reads what is moving waits for its trail (redis)",
+        "stores/redis.py", "return _Moving.MOVING if WAIT in found else Missing.UNKNOWN",
+        "return Missing.UNKNOWN", "stores/test_redis.py",
+    ),
+    Mutant(
+        "who ends a trail is told where it led, though an answer was lost (redis)",
+        "stores/redis_scripts.py", "if trail ~= ARGV[1] then return trail end\n",
+        "if trail ~= ARGV[1] then redis.call('UNLINK', key) return trail end\n",
+        "stores/test_redis.py",
+    ),
+    Mutant(
+        "the new key is in the index of its owner before the old one is buried (redis)",
+        "stores/redis_scripts.py", "if owned == 'o' and ARGV[5] == '' then", "if false then",
+        "stores/test_redis.py",
+    ),
+    Mutant(
+        "the end of all of an owner looks again (redis)",
+        "stores/redis.py", "            seen.update(left)\n            for key",
+        "            seen.update(left + self._entries(owner, until))\n            for key",
+        "stores/test_redis.py",
+    ),
+    Mutant(
+        "what is moving is ended where it was, too (redis)",
+        "stores/redis_scripts.py", "if type(owner) ~= 'string' or string.match(owner",
+        "if not living(key) or string.match(owner", "stores/test_redis.py",
+    ),
+    Mutant(
+        "a key that is used again is not ended for its former owner (redis)",
+        "stores/redis_scripts.py", "'^%S+ (.*)$') ~= ARGV[2] then return 0 end\nlocal moving",
+        "'^%S+ (.*)$') == nil then return 0 end\nlocal moving", "stores/test_redis.py",
+    ),
+    Mutant(
+        "an entry of the index is not judged while its record may be about to come (redis)",
+        "stores/redis_scripts.py", "  if score and number(score) <= time then", "  if score then",
+        "stores/test_redis.py",
+    ),
+    Mutant(
+        "the index of an owner reaches as far as what is renewed (redis)",
+        "stores/redis_scripts.py", "if owned == '' then return false end", "if true then return false end",
+        "stores/test_redis.py",
+    ),
+    Mutant(
+        "the index of an owner does not grow for ever (redis)",
+        "stores/redis_scripts.py", "if old <= KEPT then return {} end", "if old then return {} end",
+        "stores/test_redis.py",
+    ),
+    Mutant(
+        "a session with a life of its own is not renewed by others' (redis)",
+        "stores/redis_scripts.py", "'.\\\\0life') == 1 then", "'.\\\\0life') == 2 then",
+        "stores/test_redis.py",
     ),
     Mutant(
         "a session that is destroyed while it is rotated does not live on (memcached)",

@@ -32,7 +32,10 @@ LAYERS = [
     ["nocookie.facts"],
     ["nocookie.stores.forks"],
     ["nocookie.stores.pool", "nocookie.stores.timed"],
-    ["nocookie.stores.memcached_wire", "nocookie.stores.redis_wire"],
+    [
+        *("nocookie.stores.memcached_wire", "nocookie.stores.redis_scripts"),
+        "nocookie.stores.redis_wire",
+    ],
     ["nocookie.stores.sqlalchemy.rows", "nocookie.stores.sqlalchemy.failures"],
     ["nocookie.stores.sqlalchemy.statements", "nocookie.stores.sqlalchemy.watchdog"],
     ["nocookie.stores.sqlalchemy.calls"],

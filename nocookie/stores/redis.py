@@ -2,8 +2,10 @@
 
 A session is one hash. Its fields are those of the session, each with a dot before its name, and
 the field `m`: the version of this format, when the session began, its last use, its end, the
-version of the record, and the seal. Times are written as Python writes them, and come back as
-they were; Lua would round them.
+version of the record, and the seal. With an owner there is an `o` behind the version of the format,
+and a field `o`: until when the index below is sure to have it, and the owner. Times are written as
+Python writes them, and come back as they were; Lua would round them. A trail is a hash with the one
+field `f`: its end, and the ticket.
 
 The rules of this file:
 
@@ -26,262 +28,91 @@ refuses or cannot be reached), the old one is dug out again, unless somebody has
 meanwhile; so it is if the third step fails, once the new one has surely been taken away. If this
 process dies in between, or it is not known what became of the second step, the session may be
 lost; there are never two. What is buried and forgotten goes after TOMB_TIME.
+
+A rotation that leaves a trail turns the buried record into it, in the third step and on the same
+condition. It must not be missing for anybody meanwhile: so who reads what has the field `w` waits,
+some milliseconds, until it is a trail, dug out, or gone.
+
+The records of an owner are found by an index, under a key of its own and so mostly on another
+server of a cluster. No step has both, so an entry comes first, and says only where to look:
+whether there is a living record of this owner under the key, `o` and `m` say there. A rotation
+enters the new key before it buries the old one. So whoever looks at the keys in the order in which
+they were entered, and at those that came meanwhile, meets each record, wherever it is moving:
+
+* before the burial, it is under the old key;
+* then it is buried there, with its `o`. Who ends it takes that away, so the third step fails;
+* then it is under the new key, which was entered later than the old one.
+
+An entry without a record is dropped when it is met, if it is older than a rotation can take, and
+its record not about to come. An index goes when none of its records can live any more. `o` says
+how far that is; whoever renews a record beyond it has the index reach on.
 """
 
 from __future__ import annotations
 
+import enum
 import math
-import os
+import random
 import re
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha1
 from typing import Any, Final
 
-from nocookie.errors import SessionGone, StoreError
+from nocookie.errors import SessionGone, StoreError, StoreTimeout
+from nocookie.stores import redis_scripts as scripts
 from nocookie.stores.base import (
     Delta,
     KeyTaken,
     Missing,
+    Moved,
     Record,
+    Trail,
     VersionChanged,
     merge,
     new_record,
 )
+from nocookie.stores.forks import ForkAware
+from nocookie.stores.redis_scripts import FOR_EVER, GRACE, TOMB_TIME, Script
 from nocookie.stores.redis_wire import ErrorReply, Undone, UndoneError, connect
 
 __all__ = ["RedisStore"]
 
-#: In seconds: how much later than the session's end the server frees its space. Longer than the
-#: clocks of two hosts may differ, so that none of them loses a session that lives for it; and for
-#: so long an expired session is known as expired.
-GRACE: Final = 120
-#: In seconds. Longer than any rotation takes.
-TOMB_TIME: Final = 60
-#: Seconds from which on a record has no expiry on the server: three hundred years.
-FOR_EVER: Final = 1e10
 #: How many keys one step of a listing looks at.
 BATCH: Final = 500
 
+#: Seconds, at most, from one look at a record that is moving to the next: about what a trip takes,
+#: and then double, up to twenty times that.
+FIRST_PAUSE: Final = 0.001
+LONGEST_PAUSE: Final = 0.02
+
 FORMAT: Final = b"1"
+#: That of a record which has an owner: so the others are not asked for one.
+OWNED: Final = b"1o"
 META: Final = b"m"
+OWNER: Final = b"o"
 TOMB: Final = b"t"
+WAIT: Final = b"w"
+TRAIL: Final = b"f"
+INDEX_DUE: Final = b"i"
+#: Names of fields of a session begin with a dot, all of the above are greater.
+OURS: Final = b"/"
 
-# -- the scripts ---------------------------------------------------------------------------------
-#
-# KEYS[1] is the key, ARGV[1] the time. A record's times stay texts, and are compared as numbers;
-# '%.17g' gives a time that was reckoned here its every bit. FUNCTIONS in a script stands for those
-# of the functions below that it calls, where it comes to need them: making them is a part of what
-# a script costs.
-
-FUNCTIONS: Final = {
-    "number": """
-local function number(text)
-  local value = text == 'inf' and math.huge or tonumber(text)
-  if value == value then return value end  -- which 'nan' is not
-end
-""",
-    # The parts of `m`, or nothing if it cannot be read.
-    "parse": """
-local function parse(meta)
-  local created, accessed, expires, version, seal =
-    string.match(meta, '^1 (%S+) (%S+) (%S+) (%d+) (.*)$')
-  if created and number(created) and number(accessed) and number(expires) then
-    return created, accessed, expires, version, seal
-  end
-end
-""",
-    # The parts of `m`, if the record lives.
-    "living": """
-local function living(key)
-  local created, accessed, expires, version, seal = parse(redis.call('HGET', key, 'm') or '')
-  if created and number(expires) > number(ARGV[1]) then
-    return created, accessed, expires, version, seal
-  end
-end
-""",
-    "after": """
-local function after(begin, seconds)
-  if seconds == 'inf' then return 'inf' end
-  return string.format('%.17g', number(begin) + number(seconds))
-end
-""",
-    # Write `m`, used now, to end in `ttl` seconds. Return an error table if the server refuses;
-    # this comes before all other writes, so then nothing is done.
-    "renew": """
-local function renew(key, created, accessed, version, seal, ttl)
-  -- Who used it last may have a clock that is ahead of ours: time does not run backwards then.
-  -- Too far ahead is no skew but a clock that was wrong.
-  local ahead = number(accessed) - number(ARGV[1])
-  local now = ahead > 0 and ahead <= GRACE and accessed or ARGV[1]
-  local meta = '1 ' .. created .. ' ' .. now .. ' ' .. after(now, ttl) .. ' ' .. version .. ' '
-  return redis.pcall('HSET', key, 'm', meta .. seal)
-end
-""",
-    # The server's own expiry.
-    "expire": """
-local function expire(key, ttl)
-  if number(ttl) > FOR_EVER then
-    redis.call('PERSIST', key)
-  else
-    redis.call('PEXPIRE', key, string.format('%.0f', (number(ttl) + GRACE) * 1000))
-  end
-end
-""",
-    # Lua passes on some thousand arguments at once; an even number of them keeps pairs together.
-    "each": """
-local function each(command, key, words, first, last)
-  for i = first, last, 1000 do
-    redis.call(command, key, unpack(words, i, math.min(i + 999, last)))
-  end
-end
-""",
-}
-
-#: now, ttl, created, version, seal, name, value, ...
-CREATE: Final = """
-local key = KEYS[1]
-FUNCTIONS
-local meta = redis.call('HGET', key, 'm')
-if meta then
-  local _, _, expires = parse(meta)
-  if not expires or number(expires) > number(ARGV[1]) then return 0 end
-  redis.call('UNLINK', key)
-elseif redis.call('HEXISTS', key, 't') == 1 then
-  redis.call('UNLINK', key)
-elseif redis.call('EXISTS', key) == 1 then
-  return 0
-end
-local done = renew(key, ARGV[3], ARGV[1], ARGV[4], ARGV[5], ARGV[2])
-if type(done) == 'table' then return done end
-each('HSET', key, ARGV, 6, #ARGV)
-expire(key, ARGV[2])
-return 1
-"""
-
-#: now, ttl, expect, "=" and the seal, whether cleared, how many deleted, deleted, ..., name,
-#: value, ...
-SAVE: Final = """
-local key = KEYS[1]
-FUNCTIONS
-local created, accessed, _, version, seal = living(key)
-if not created or ARGV[4] ~= '' and ARGV[4] ~= '=' .. seal then return 0 end
-if ARGV[3] ~= '' and ARGV[3] ~= version then return -1 end
-version = string.format('%.0f', number(version) + 1)
-local done = renew(key, created, accessed, version, seal, ARGV[2])
-if type(done) == 'table' then return done end
-if ARGV[5] == '1' then
-  local gone = {}
-  for _, name in ipairs(redis.call('HKEYS', key)) do
-    if name ~= 'm' then gone[#gone + 1] = name end
-  end
-  each('HDEL', key, gone, 1, #gone)
-end
-local deleted = number(ARGV[6])
-each('HDEL', key, ARGV, 7, 6 + deleted)
-each('HSET', key, ARGV, 7 + deleted, #ARGV)
-expire(key, ARGV[2])
-return 1
-"""
-
-#: now, ttl, "=" and the seal
-TOUCH: Final = """
-local key = KEYS[1]
-FUNCTIONS
-local created, accessed, _, version, seal = living(key)
-if not created or ARGV[3] ~= '' and ARGV[3] ~= '=' .. seal then return 0 end
-local done = renew(key, created, accessed, version, seal, ARGV[2])
-if type(done) == 'table' then return done end
-expire(key, ARGV[2])
-return 1
-"""
-
-#: now, idle, lifetime, after. Whatever becomes of the renewing, the record is read: a full server
-#: reads on. Only that this is no primary any more must be told.
-LOAD: Final = """
-local key = KEYS[1]
-local fields = redis.call('HGETALL', key)
--- A small hash gives its fields in the order in which they came: so this is where `m` mostly is.
-local meta = fields[1] == 'm' and fields[2] or redis.call('HGET', key, 'm')
-local used = meta and tonumber(string.match(meta, '^1 %S+ (%S+) '))
-if used and ARGV[4] ~= '' and ARGV[1] - used > ARGV[4] + 0 then
-  FUNCTIONS
-  local created, accessed, _, version, seal = living(key)
-  local left = created and number(created) + number(ARGV[3]) - number(ARGV[1])
-  if created and left > 0 then
-    local ttl = left < number(ARGV[2]) and string.format('%.17g', left) or ARGV[2]
-    local done = renew(key, created, accessed, version, seal, ttl)
-    if type(done) ~= 'table' then
-      expire(key, ttl)
-    elseif string.find(done.err, 'READONLY', 1, true) then
-      return done
-    end
-  end
-end
-return fields
-"""
-
-#: now, the new key
-BURY: Final = """
-local key = KEYS[1]
-FUNCTIONS
-if not living(key) then return 0 end
-local fields = redis.call('HGETALL', key)
-redis.call('HSET', key, 't', ARGV[2] .. ' ' .. redis.call('HGET', key, 'm'))
-redis.call('HDEL', key, 'm')
-redis.call('PEXPIRE', key, TOMB_TIME * 1000)
-return fields
-"""
-
-#: now, the new key. The first write takes something away, so a full server allows it all.
-DIG_OUT: Final = """
-local key = KEYS[1]
-FUNCTIONS
-local tomb = redis.call('HGET', key, 't') or ''
-local new, meta = string.match(tomb, '^(%S+) (.*)$')
-if new ~= ARGV[2] then return 0 end
-redis.call('HDEL', key, 't')
-redis.call('HSET', key, 'm', meta)
-local _, _, expires = parse(meta)
-expire(key, number(expires) - number(ARGV[1]))
-return 1
-"""
-
-#: the new key
-REMOVE: Final = """
-local key = KEYS[1]
-if string.match(redis.call('HGET', key, 't') or '', '^%S+') ~= ARGV[1] then return 0 end
-return redis.call('UNLINK', key)
-"""
+_CREATE: Final = Script(scripts.CREATE)
+_SAVE: Final = Script(scripts.SAVE)
+_TOUCH: Final = Script(scripts.TOUCH)
+_LOAD: Final = Script(scripts.LOAD)
+_BURY: Final = Script(scripts.BURY)
+_DIG_OUT: Final = Script(scripts.DIG_OUT)
+_REMOVE: Final = Script(scripts.REMOVE)
+_LEAVE: Final = Script(scripts.LEAVE)
+_DESTROY: Final = Script(scripts.DESTROY)
+_END: Final = Script(scripts.END)
+_EXTEND: Final = Script(scripts.EXTEND)
+_ADD: Final = Script(scripts.ADD)
+_PRUNE: Final = Script(scripts.PRUNE)
 
 
-class _Script:
-    """A script, and the name under which a server has it once it has run there."""
-
-    def __init__(self, text: str) -> None:
-        begin, _, rest = text.partition("FUNCTIONS\n")
-        for name, function in reversed(FUNCTIONS.items()):
-            if f"{name}(" in rest:
-                rest = function + rest
-        text = begin + rest
-        numbers = {"GRACE": GRACE, "FOR_EVER": FOR_EVER, "TOMB_TIME": TOMB_TIME}
-        for name, number in numbers.items():
-            text = text.replace(name, str(number))
-        self.text = text.encode()
-        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
-
-
-_CREATE: Final = _Script(CREATE)
-_SAVE: Final = _Script(SAVE)
-_TOUCH: Final = _Script(TOUCH)
-_LOAD: Final = _Script(LOAD)
-_BURY: Final = _Script(BURY)
-_DIG_OUT: Final = _Script(DIG_OUT)
-_REMOVE: Final = _Script(REMOVE)
-
-
-class RedisStore:
+class RedisStore(ForkAware):
     """Sessions in the Redis or Valkey at *url*, under keys that begin with *key_prefix*.
 
     *url* is `redis://`, `rediss://` (TLS), `unix://`, or for a cluster `redis+cluster://` or
@@ -303,17 +134,21 @@ class RedisStore:
         self._prefix = key_prefix.encode()
         self._deadline = deadline
         self._clock = clock
-        _living.add(self)
+        self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
 
-    def load(self, key: str) -> Record | Missing:
-        now = self._clock()
-        return _record(self._run(_LOAD, key, b"%a" % now, b"", b"", b"", again=True), now)
+    def load(self, key: str) -> Record | Missing | Moved:
+        now, until = self._clock(), time.monotonic() + self._deadline
+        reply = self._run(_LOAD, key, b"%a" % now, b"", b"", b"", again=True, until=until)
+        found = _read(reply, now)
+        return self._wait_for(key, until) if found is _Moving.MOVING else found
 
-    def create(self, key: str, record: Record, ttl: float) -> None:
+    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
+        until = self._until()
         fields, created, *_, seal = record
-        self._create(key, fields, created, 1, seal, ttl, self._until())
+        entry = b"" if owner is None else self._enter(owner, key, ttl, until)
+        self._create(key, fields, created, 1, seal, ttl, entry, until)
 
     def save(
         self,
@@ -325,6 +160,7 @@ class RedisStore:
     ) -> None:
         changes, deleted, cleared = delta
         names = () if cleared else deleted
+        until = time.monotonic() + self._deadline
         done = self._run(
             _SAVE,
             key,
@@ -336,52 +172,75 @@ class RedisStore:
             b"%d" % len(names),
             *map(_field, names),
             *_pairs(changes),
+            until=until,
         )
         if done == -1:
             raise VersionChanged
-        if done != 1:
+        if done == 2:
+            self._extend(key, ttl, until)
+        elif done != 1:
             raise SessionGone("the session has ended")
 
     def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
+        until = time.monotonic() + self._deadline
+        times = b"%a" % self._clock(), b"%a" % ttl
         there = b"" if seal is None else b"=" + seal
-        done = self._run(_TOUCH, key, b"%a" % self._clock(), b"%a" % ttl, there, again=True)
-        if done != 1:
+        done = self._run(_TOUCH, key, *times, there, again=True, until=until)
+        if done == 2:
+            self._extend(key, ttl, until)
+        elif done != 1:
             raise SessionGone("the session has ended")
 
-    def rotate(self, old: str, new: str, delta: Delta, seal: bytes, ttl: float) -> None:
+    def rotate(
+        self,
+        old: str,
+        new: str,
+        delta: Delta,
+        seal: bytes,
+        ttl: float,
+        owner: bytes | None = None,
+        trail: Trail | None = None,
+    ) -> None:
         if old == new:
             raise KeyTaken
         until = self._until()
         # A quarter of the time is kept for what may have to be done then.
         soon = until - self._deadline / 4
         now = self._clock()
-        try:
-            buried = self._run(_BURY, old, b"%a" % now, new.encode(), until=soon)
-        except StoreError:
-            self._dig_out(old, new, until)
-            raise
+        entry = b"" if owner is None else self._enter(owner, new, ttl, soon)
+        buried = self._bury(old, new, now, entry, trail, until)
+        if isinstance(buried, bytes):  # it has an owner
+            entry = self._enter(_owner(buried), new, ttl, soon)
+            buried = self._bury(old, new, now, entry, trail, until)
         if not isinstance(buried, list):
             raise SessionGone("the session has ended")
-        record = _record(buried, now)
+        record = _read(buried, now)
         try:
-            if isinstance(record, Missing):
+            if not isinstance(record, Record):
                 raise SessionGone("the session has ended")
             fields, version = merge(record.fields, delta), record.version + 1
-            self._create(new, fields, record.created, version, seal, ttl, soon)
+            created = record.created if owner is None else now
+            self._create(new, fields, created, version, seal, ttl, entry, soon)
         except (KeyTaken, SessionGone, Undone):
             self._dig_out(old, new, until)
             raise
         try:
-            if self._run(_REMOVE, old, new.encode(), until=soon) != 1:
+            if self._clear(old, new, now, trail, soon) != 1:
                 raise SessionGone("the session was destroyed while it moved")
         except (SessionGone, StoreError):
-            self._unlink(new, until)
+            self._ask(b"UNLINK", new, until=until)
             self._dig_out(old, new, until)
             raise
 
-    def destroy(self, key: str) -> None:
-        # Not a script: what only frees memory is allowed also when there is none left.
-        self._unlink(key, self._until())
+    def destroy(self, key: str) -> Moved | None:
+        until = self._until()
+        trail = self._run(_DESTROY, key, b"", again=True, until=until)
+        if not trail:
+            return None
+        # Only now: had the answer been lost, nobody would know any more where it led.
+        self._run(_DESTROY, key, trail, again=True, until=until)
+        moved = _moved(trail, self._clock())
+        return moved if isinstance(moved, Moved) else None
 
     def close(self) -> None:
         self._wire.close()
@@ -390,10 +249,19 @@ class RedisStore:
 
     def load_and_touch(
         self, key: str, idle: float, lifetime: float, after: float
-    ) -> Record | Missing:
-        now = self._clock()
+    ) -> Record | Missing | Moved:
+        now, until = self._clock(), time.monotonic() + self._deadline
         times = b"%a" % now, b"%a" % idle, b"%a" % lifetime, b"%a" % after
-        return _record(self._run(_LOAD, key, *times, again=True), now)
+        reply = self._run(_LOAD, key, *times, again=True, until=until)
+        found = _read(reply, now)
+        if found is _Moving.MOVING:
+            return self._wait_for(key, until)
+        if reply and reply[-2] == INDEX_DUE:
+            try:
+                self._extend(key, idle, until)
+            except StoreError:
+                pass  # it reaches on for a while, and the next touch tries again
+        return found
 
     def keys(self) -> Iterator[str]:
         # A scan names a key twice if the server reorders its table meanwhile.
@@ -416,7 +284,34 @@ class RedisStore:
                 if cursor == b"0":
                     break
 
+    def owned(self, owner: bytes) -> list[str]:
+        until = self._until()
+        found = {key: self._look(owner, key, until) for key in self._entries(owner, until)}
+        self._prune(owner, [key for key, lives in found.items() if lives is None], until)
+        return [key for key, lives in found.items() if lives]
+
+    def end_owned(self, owner: bytes, but: str | None = None) -> int:
+        until, ended = self._until(), 0
+        seen: set[str] = set()
+        left_alone = set() if but is None else {but}
+        # In the order in which they came, and then those that came meanwhile. A record moves only
+        # to a key that is in the index already, behind its own: what is not met here any more is
+        # met there.
+        while left := [key for key in self._entries(owner, until) if key not in seen]:
+            seen.update(left)
+            for key in left:
+                if key not in left_alone:
+                    done, moving_to = self._end(owner, key, until)
+                    ended += done
+                    # Its rotation takes that back, and nobody hears of it: it counts no more.
+                    left_alone.update(moving_to)
+        self._prune(owner, [key for key in seen if key != but], until)
+        return ended
+
     # -- inside ---------------------------------------------------------------------------------
+
+    def _after_fork_in_child(self) -> None:
+        self._wire.after_fork()
 
     def _until(self) -> float:
         return time.monotonic() + self._deadline
@@ -429,12 +324,47 @@ class RedisStore:
         version: int,
         seal: bytes,
         ttl: float,
+        entry: bytes,
         until: float,
     ) -> None:
-        meta = b"%a" % created, b"%d" % version, seal
+        meta = b"%a" % created, b"%d" % version, seal, entry
         times = b"%a" % self._clock(), b"%a" % ttl
         if self._run(_CREATE, key, *times, *meta, *_pairs(fields), until=until) != 1:
             raise KeyTaken
+
+    def _wait_for(self, key: str, until: float) -> Record | Missing | Moved:
+        """Return what is there once the rotation from *key*, which leaves a trail, has ended."""
+        # Not the whole deadline: what is asked in the end has to be answered.
+        soon, pause = until - self._deadline / 4, FIRST_PAUSE
+        while time.monotonic() + pause < soon:
+            time.sleep(random.uniform(0, pause))  # noqa: S311 - only to spread out
+            pause = min(2 * pause, LONGEST_PAUSE)
+            now = self._clock()
+            times = b"%a" % now, b"", b"", b""
+            found = _read(self._run(_LOAD, key, *times, again=True, until=until), now)
+            if found is not _Moving.MOVING:
+                return found
+        raise StoreTimeout("the redis store: a rotation does not come to its end")
+
+    def _bury(
+        self, old: str, new: str, now: float, entry: bytes, trail: Trail | None, until: float
+    ) -> Any:
+        # Who finds one that makes him wait does not wait for long, if we die.
+        lies = TOMB_TIME if trail is None else min(TOMB_TIME, 2 * self._deadline)
+        arguments = b"%a" % now, new.encode(), _milliseconds(lies)
+        flags = b"" if trail is None else b"1", b"1" if entry else b""
+        try:
+            return self._run(_BURY, old, *arguments, *flags, until=until - self._deadline / 4)
+        except StoreError:
+            self._dig_out(old, new, until)
+            raise
+
+    def _clear(self, old: str, new: str, now: float, trail: Trail | None, until: float) -> Any:
+        if trail is None:
+            return self._run(_REMOVE, old, new.encode(), until=until)
+        left = b"%a %b" % (now + trail.ttl, trail.ticket)
+        lies = _milliseconds(trail.ttl + GRACE)
+        return self._run(_LEAVE, old, new.encode(), left, lies, again=True, until=until)
 
     def _dig_out(self, old: str, new: str, until: float) -> None:
         try:
@@ -444,16 +374,14 @@ class RedisStore:
 
     def _run(
         self,
-        script: _Script,
+        script: Script,
         key: str,
         *arguments: bytes,
         again: bool = False,
-        until: float | None = None,
+        until: float,
     ) -> Any:
         """Return the reply; None if there is another type of value under the key."""
         place = self._prefix + key.encode()
-        if until is None:
-            until = time.monotonic() + self._deadline
         command = (b"EVALSHA", script.sha, b"1", place, *arguments)
         reply = self._wire.call(place, command, until, again)
         if type(reply) is not ErrorReply:
@@ -463,24 +391,79 @@ class RedisStore:
             reply = self._wire.call(place, command, until, again)
         return _checked(reply)
 
-    def _unlink(self, key: str, until: float) -> None:
+    def _ask(self, command: bytes, key: str, *arguments: bytes, until: float) -> Any:
         place = self._prefix + key.encode()
-        _checked(self._wire.call(place, (b"UNLINK", place), until, again=True))
+        return _checked(self._wire.call(place, (command, place, *arguments), until, again=True))
+
+    # -- owners
+
+    def _enter(self, owner: bytes, key: str, ttl: float, until: float, anew: bool = True) -> bytes:
+        """Have the key in the index, before there is a record under it; return its `o`."""
+        reach = 2 * ttl
+        lies = b"" if reach > FOR_EVER else _milliseconds(reach + 2 * GRACE)
+        flag = b"1" if anew else b""
+        some = self._run(_ADD, _index(owner), key.encode(), flag, lies, again=True, until=until)
+        if some:
+            keys = [name.decode() for name in some]
+            self._prune(owner, [k for k in keys if self._look(owner, k, until) is None], until)
+        return b"%a %b" % (self._clock() + reach, owner)
+
+    def _end(self, owner: bytes, key: str, until: float) -> tuple[bool, list[str]]:
+        """End the record if it is the owner's; return whether one lived, and the key that it was
+        moving to, if it was."""
+        now = b"%a" % self._clock()
+        done = self._run(_END, key, now, owner, again=True, until=until)
+        if not isinstance(done, bytes):
+            return done == 1, []
+        new = done.decode()
+        self._ask(b"ZREM", _index(owner), done, until=until)
+        self._run(_END, new, now, owner, again=True, until=until)
+        return True, [new]
+
+    def _extend(self, key: str, ttl: float, until: float) -> None:
+        """Have the index of its owner last as long as a record that was renewed."""
+        entry = self._ask(b"HGET", key, OWNER, until=until)
+        if isinstance(entry, bytes):
+            longer = self._enter(_owner(entry), key, ttl, until, anew=False)
+            self._run(_EXTEND, key, entry, longer, again=True, until=until)
+
+    def _entries(self, owner: bytes, until: float) -> list[str]:
+        names = self._ask(b"ZRANGE", _index(owner), b"0", b"-1", until=until)
+        return [name.decode() for name in names or ()]
+
+    def _look(self, owner: bytes, key: str, until: float) -> bool | None:
+        """Return whether the record lives; None if there is none of this owner, not even one that
+        is moving: that may be dug out."""
+        found = self._ask(b"HMGET", key, META, OWNER, until=until)
+        if found is None or found[1] is None or _owner(found[1]) != owner:
+            return None
+        return _is_living(found[0], self._clock())
+
+    def _prune(self, owner: bytes, keys: list[str], until: float) -> None:
+        if keys:
+            names = [key.encode() for key in keys]
+            self._run(_PRUNE, _index(owner), *names, again=True, until=until)
 
 
-def _record(reply: list[bytes] | None, now: float) -> Record | Missing:
+class _Moving(enum.Enum):
+    MOVING = "a rotation that leaves a trail is under way"
+
+
+def _read(reply: list[bytes] | None, now: float) -> Record | Missing | Moved | _Moving:
     if reply is None:
         return Missing.CORRUPTED
     meta, fields = None, {}
     names_and_values = iter(reply)
     try:
         for name in names_and_values:
-            if name == META:
-                meta = next(names_and_values)
+            if name > OURS:
+                value = next(names_and_values)
+                if name == META:
+                    meta = value
             else:
                 fields[str(name, "utf-8", "surrogatepass")[1:]] = next(names_and_values)
         if meta is None:
-            return Missing.CORRUPTED if fields and TOMB not in reply[::2] else Missing.UNKNOWN
+            return _read_other(reply, now)
         created, accessed, expires, version, seal = _parts(meta)
     except ValueError:
         return Missing.CORRUPTED
@@ -489,10 +472,41 @@ def _record(reply: list[bytes] | None, now: float) -> Record | Missing:
     return new_record((fields, created, accessed, expires, version, seal))
 
 
+def _read_other(reply: list[bytes], now: float) -> Missing | Moved | _Moving:
+    """What is no record, or none any more."""
+    found = dict(zip(reply[::2], reply[1::2], strict=True))
+    if TRAIL in found:
+        return _moved(found[TRAIL], now)
+    if TOMB in found:
+        return _Moving.MOVING if WAIT in found else Missing.UNKNOWN
+    return Missing.CORRUPTED if found else Missing.UNKNOWN
+
+
+def _moved(trail: bytes, now: float) -> Missing | Moved:
+    ends, _, ticket = trail.partition(b" ")
+    try:
+        return Moved(ticket) if float(ends) > now else Missing.UNKNOWN
+    except ValueError:
+        return Missing.CORRUPTED
+
+
+def _index(owner: bytes) -> str:
+    # Of an odd length, which a key of a session does not have.
+    return "owners:" + owner.hex()
+
+
+def _owner(entry: bytes) -> bytes:
+    return entry.partition(b" ")[2]
+
+
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % math.ceil(seconds * 1000)
+
+
 def _parts(meta: bytes) -> tuple[float, float, float, int, bytes]:
     format, created, accessed, expires, version, seal = meta.split(b" ", 5)
     parts = float(created), float(accessed), float(expires), int(version), seal
-    if format != FORMAT or math.isnan(parts[0] + parts[1] + parts[2]):
+    if (format != FORMAT and format != OWNED) or math.isnan(parts[0] + parts[1] + parts[2]):
         raise ValueError
     return parts
 
@@ -520,15 +534,3 @@ def _pairs(fields: Mapping[str, bytes]) -> Iterator[bytes]:
     for name, value in fields.items():
         yield _field(name)
         yield value
-
-
-_living: weakref.WeakSet[RedisStore] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for store in list(_living):
-        store._wire.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -153,8 +153,12 @@ def _valkey_dump(port: int) -> Iterator[bytes]:
 
     with redis.Redis(port=port) as client:
         for key in client.scan_iter():
-            assert client.type(key) == b"hash"
+            kind = client.type(key)
+            assert kind in (b"hash", b"zset")
             yield key
+            if kind == b"zset":
+                yield from client.zrange(key, 0, -1)
+                continue
             for pair in client.hgetall(key).items():
                 yield b"\n".join(pair)
 

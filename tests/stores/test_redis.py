@@ -19,14 +19,28 @@ from realservers import wait_until
 from realservers.relay import Relay
 
 from nocookie.errors import SessionGone, StoreError, StoreTimeout
-from nocookie.stores.base import Delta, KeyTaken, Missing, Record, VersionChanged
+from nocookie.stores.base import (
+    OWN_LIFE,
+    Delta,
+    KeyTaken,
+    Missing,
+    Moved,
+    Record,
+    Trail,
+    VersionChanged,
+)
 from nocookie.stores.redis import GRACE, TOMB_TIME, RedisStore
+from nocookie.stores.redis_scripts import KEPT, LOOK
 from nocookie.testing import FakeClock, StoreSuite
 
 pytestmark = pytest.mark.server
 
 #: Seconds that a call may take beyond its deadline on a busy machine.
 SLACK = 3.0
+
+
+TRAIL = Trail(b"a \0 ticket", 30)
+INDEX = "nocookie:owners:" + b"ann".hex()
 
 
 def key(number):
@@ -115,6 +129,52 @@ def test_every_call_is_one_trip_and_a_rotation_three(distant, relay):
     assert trips.pop("rotate") == 3
     assert set(trips.values()) == {1}, trips
     assert relay.connections == 1
+
+
+def test_owners_and_trails_cost_the_trips_that_are_stated(distant, relay):
+    leave = {"trail": TRAIL}
+    calls = {
+        "create": lambda: distant.create(key(1), record(), 600, b"ann"),
+        "load": lambda: distant.load_and_touch(key(1), 600, 9e9, -1),
+        "save": lambda: distant.save(key(1), Delta({"a": b"1"}), 600),
+        "rotate": lambda: distant.rotate(key(1), key(2), Delta(), b"", 600),
+        "and with a trail": lambda: distant.rotate(key(2), key(3), Delta(), b"", 600, **leave),
+        "load a trail": lambda: distant.load(key(2)),
+        "destroy a trail": lambda: distant.destroy(key(2)),
+        "owned, of three entries": lambda: distant.owned(b"ann"),
+        "end three entries": lambda: distant.end_owned(b"ann"),
+        "create for nobody": lambda: distant.create(key(4), record(), 600),
+        "give an owner": lambda: distant.rotate(key(4), key(5), Delta(), b"", 600, b"ann"),
+        "destroy": lambda: distant.destroy(key(5)),
+        "create, again": lambda: distant.create(key(6), record(), 600),
+        "a trail for nobody": lambda: distant.rotate(key(6), key(7), Delta(), b"", 600, **leave),
+    }
+    trips = {}
+    for turn in range(2):  # the first time, the server has no script yet
+        for name, call in calls.items():
+            relay.requests = 0
+            call()
+            trips[name] = relay.requests
+        if turn == 0:
+            for number in range(1, 8):
+                distant.destroy(key(number))
+            distant._ask(b"UNLINK", f"owners:{b'ann'.hex()}", until=time.monotonic() + 1)
+    assert trips == {
+        "create": 2,
+        "load": 1,
+        "save": 1,
+        "rotate": 5,
+        "and with a trail": 5,
+        "load a trail": 1,
+        "destroy a trail": 2,
+        "owned, of three entries": 1 + 3 + 1,
+        "end three entries": 1 + 3 + 1 + 1,
+        "create for nobody": 1,
+        "give an owner": 4,
+        "destroy": 1,
+        "create, again": 1,
+        "a trail for nobody": 3,
+    }
 
 
 def test_a_read_writes_nothing_until_a_touch_is_due(store, valkey, clock):
@@ -431,6 +491,299 @@ def test_a_logout_in_the_middle_of_a_rotation_ends_the_session(opened, valkey, s
     with pytest.raises(SessionGone):
         rotating.rotate(key(2), key(3), Delta(), b"", 600)
     assert [valkey.ask("EXISTS", place(n)) for n in (1, 2, 3)] == ["0"] * 3
+
+
+# -- rotation with a trail, step by step
+
+
+def in_the_middle(opened, valkey, store, nth, act):
+    """A store that does something else before the nth step of its next call."""
+    rotating = opened(valkey.url, clock=store._clock)
+    for number in (90, 91):  # the server has the scripts then
+        store.create(key(number), record(store._clock), 600, [b"other", None][number % 2])
+        rotating.rotate(key(number), key(number + 5), Delta(), b"", 600, trail=TRAIL)
+        store.destroy(key(number + 5))
+    rotating._wire = Interrupted(rotating._wire, nth, act)
+    return rotating
+
+
+@pytest.mark.parametrize("nth", [2, 3])
+def test_who_reads_what_is_moving_waits_for_the_trail(opened, valkey, store, clock, nth):
+    store.create(key(1), record(clock, a=b"1"), 600)
+    found = []
+    readers = [
+        threading.Thread(target=lambda: found.append(store.load(key(1)))),
+        threading.Thread(target=lambda: found.append(store.load_and_touch(key(1), 9, 9, 0))),
+    ]
+
+    def read():
+        assert store.load(key(2)) is Missing.UNKNOWN or nth == 3
+        for reader in readers:
+            reader.start()
+        readers[0].join(0.05)
+        assert found == [], "they did not wait"
+
+    rotating = in_the_middle(opened, valkey, store, nth, read)
+    rotating.rotate(key(1), key(2), Delta({"b": b"2"}), b"", 600, trail=TRAIL)
+    for reader in readers:
+        reader.join(10)
+    assert found == [Moved(TRAIL.ticket)] * 2
+    assert fields(store, 2) == {"a": b"1", "b": b"2"}
+    left = int(valkey.ask("PTTL", place())) / 1000
+    assert TRAIL.ttl + GRACE - 30 < left <= TRAIL.ttl + GRACE
+
+
+def test_who_reads_what_is_dug_out_finds_the_record(opened, valkey, store, clock):
+    store.create(key(1), record(clock, a=b"1"), 600)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(store.load(key(1))))
+
+    def take():
+        reader.start()
+        reader.join(0.02)
+        assert found == []
+        store.create(key(2), record(clock), 600)
+
+    before = store.load(key(1))
+    with pytest.raises(KeyTaken):
+        in_the_middle(opened, valkey, store, 2, take).rotate(
+            key(1), key(2), Delta(), b"", 600, trail=TRAIL
+        )
+    reader.join(10)
+    assert found == [before]
+    assert valkey.ask("HEXISTS", place(), "w") == "0"
+
+
+def test_who_reads_what_a_dead_process_was_moving_gets_an_error_and_no_logout(
+    distant, relay, valkey, opened, clock
+):
+    clock.now = time.time()
+    store = opened(valkey.url, clock=clock, deadline=0.4)
+    distant.create(key(1), record(a=b"1"), 600)
+    distant.rotate(key(1), key(2), Delta(), b"", 600, trail=TRAIL)
+    relay.drop_request(nth=2)
+    with pytest.raises(StoreError):
+        distant.rotate(key(2), key(3), Delta(), b"", 600, trail=TRAIL)
+    assert isinstance(quickly(lambda: store.load(key(2)), 0.4), StoreTimeout)
+    with pytest.raises(SessionGone):
+        store.save(key(2), Delta({"a": b"2"}), 600)
+    assert sorted(store.keys()) == []
+    assert 0 < int(valkey.ask("PTTL", place(2))) <= 4000, "twice the deadline"
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_logout_in_the_middle_of_a_rotation_with_a_trail_ends_it(opened, valkey, store, nth):
+    store.create(key(1), record(store._clock, a=b"1"), 600)
+    rotating = in_the_middle(opened, valkey, store, nth, lambda: store.destroy(key(1)))
+    with pytest.raises(SessionGone):
+        rotating.rotate(key(1), key(2), Delta(), b"", 600, trail=TRAIL)
+    assert [valkey.ask("EXISTS", place(n)) for n in (1, 2)] == ["0"] * 2
+
+
+@pytest.mark.parametrize("lost", ["drop_reply", "drop_request"])
+def test_the_last_step_to_a_trail_is_asked_again(distant, relay, store, clock, lost):
+    clock.now = time.time()
+    distant.create(key(1), record(a=b"1"), 600)
+    distant.rotate(key(1), key(2), Delta(), b"", 600, trail=TRAIL)
+    getattr(relay, lost)(nth=3)
+    distant.rotate(key(2), key(3), Delta(), b"", 600, trail=TRAIL)
+    assert relay.wait_for_drop()
+    assert store.load(key(2)) == Moved(TRAIL.ticket)
+    assert fields(store, 3) == {"a": b"1"}
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("lost", ["drop_reply", "drop_request"])
+def test_where_a_trail_led_is_not_lost_with_an_answer(distant, relay, store, clock, lost, nth):
+    clock.now = time.time()
+    for number in (1, 2):
+        distant.create(key(number), record(), 600)
+        distant.rotate(key(number), key(number + 5), Delta(), b"", 600, trail=TRAIL)
+        if number == 1:
+            distant.destroy(key(1))
+    getattr(relay, lost)(nth)
+    assert distant.destroy(key(2)) == Moved(TRAIL.ticket)
+    assert relay.wait_for_drop()
+    assert store.load(key(2)) is Missing.UNKNOWN
+    assert store.destroy(key(2)) is None
+
+
+def test_a_trail_that_cannot_be_read_is_corrupted_and_kept(store, valkey, clock):
+    valkey.ask("HSET", place(), "f", "soon ticket")
+    assert store.load(key(1)) is Missing.CORRUPTED
+    with pytest.raises(KeyTaken):
+        store.create(key(1), record(clock), 600)
+    assert store.destroy(key(1)) is None
+    assert store.load(key(1)) is Missing.UNKNOWN
+
+
+def test_a_touch_with_the_load_leaves_a_session_with_a_life_of_its_own(store, clock):
+    store.create(key(1), record(clock, **{OWN_LIFE: b"1"}), 600)
+    store.create(key(2), record(clock, life=b"1"), 600)
+    before = store.load(key(1))
+    clock.advance(120)
+    store.load_and_touch(key(1), 600, math.inf, 60)
+    store.load_and_touch(key(2), 600, math.inf, 60)
+    assert store.load(key(1)) == before
+    assert store.load(key(2)).accessed == clock.now
+
+
+# -- owners
+
+
+def entries(valkey):
+    return valkey.ask("ZRANGE", INDEX, "0", "-1").split()
+
+
+def of_old(valkey, *numbers):
+    """Put entries into the index that came long ago."""
+    for number in numbers:
+        valkey.ask("ZADD", INDEX, "1", key(number))
+
+
+@pytest.mark.parametrize("trail", [None, TRAIL])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_the_end_of_all_in_the_middle_of_a_rotation_ends_it(opened, valkey, store, nth, trail):
+    store.create(key(1), record(store._clock), 600, b"ann")
+    seen = []
+
+    def end():
+        seen.append(store.end_owned(b"ann"))
+        seen.append(store.owned(b"ann"))
+
+    rotating = in_the_middle(opened, valkey, store, nth, end)
+    with pytest.raises(SessionGone):
+        rotating.rotate(key(1), key(2), Delta(), b"", 600, trail=trail)
+    assert seen == [1, []]
+    assert [valkey.ask("EXISTS", place(n)) for n in (1, 2)] == ["0"] * 2
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+def test_a_rotation_in_the_middle_of_the_end_of_all_is_met(opened, valkey, store, nth):
+    for number in (1, 2, 3):
+        store.create(key(number), record(store._clock), 600, b"ann")
+    moved = []
+
+    def rotate():
+        for number in (1, 2, 3):
+            with suppress(SessionGone):
+                store.rotate(key(number), key(number + 10), Delta(), b"", 600, trail=TRAIL)
+                moved.append(number)
+
+    ending = in_the_middle(opened, valkey, store, nth, rotate)
+    assert ending.end_owned(b"ann") == 3
+    assert len(moved) == max(0, 5 - max(nth, 2)), "it did not meet them"
+    assert list(store.keys()) == []
+    assert store.owned(b"ann") == []
+
+
+def test_a_key_that_is_used_again_is_not_ended_for_its_former_owner(store, clock):
+    store.create(key(1), record(clock), 600, b"ann")
+    store.destroy(key(1))
+    store.create(key(1), record(clock, a=b"1"), 600, b"bob")
+    assert store.owned(b"ann") == []
+    assert store.end_owned(b"ann") == 0
+    assert fields(store) == {"a": b"1"}
+    assert store.owned(b"bob") == [key(1)]
+
+
+def test_the_owner_is_kept_by_a_save_that_clears(store, clock):
+    store.create(key(1), record(clock, a=b"1"), 600, b"ann")
+    store.save(key(1), Delta({"b": b"2"}, cleared=True), 600)
+    assert fields(store) == {"b": b"2"}
+    assert store.owned(b"ann") == [key(1)]
+
+
+def test_an_entry_without_a_record_goes_unless_one_may_be_about_to_come(store, valkey, clock):
+    store.create(key(1), record(clock), 600, b"ann")
+    store.create(key(2), record(clock), 600, b"ann")
+    store.destroy(key(2))
+    of_old(valkey, 1, 3)
+    assert store.owned(b"ann") == [key(1)]
+    assert sorted(entries(valkey)) == [key(1), key(2)]
+    store.end_owned(b"ann")
+    assert entries(valkey) == [key(2)], "it came a moment ago"
+
+
+def test_what_is_buried_keeps_its_entry(opened, valkey, store):
+    """It may be dug out."""
+
+    def look():
+        of_old(valkey, 1)
+        assert store.owned(b"ann") == []
+        store.create(key(2), record(store._clock), 600)
+
+    store.create(key(1), record(store._clock), 600, b"ann")
+    rotating = in_the_middle(opened, valkey, store, 4, look)
+    with pytest.raises(KeyTaken):
+        rotating.rotate(key(1), key(2), Delta(), b"", 600)
+    assert store.owned(b"ann") == [key(1)]
+
+
+def test_the_index_of_an_owner_who_comes_and_goes_does_not_grow(store, valkey, clock):
+    store.create(key(1), record(clock), math.inf, b"ann")
+    of_old(valkey, 1, *range(100, 150))
+    for number in range(2, 80):
+        store.create(key(number), record(clock), 600, b"ann")
+        store.destroy(key(number))
+        of_old(valkey, number)
+    assert len(entries(valkey)) <= KEPT + LOOK + 1
+    assert store.owned(b"ann") == [key(1)]
+
+
+def test_what_comes_late_is_behind_all_others_even_if_the_clock_was_put_back(store, valkey, clock):
+    ahead = "9999999999.5"
+    valkey.ask("ZADD", INDEX, ahead, key(2))
+    store.create(key(1), record(clock), 600, b"ann")
+    assert entries(valkey) == [key(2), key(1)]
+
+
+@pytest.mark.parametrize("renewal", ["save", "touch", "load"])
+def test_the_index_lasts_as_long_as_what_is_renewed(store, valkey, clock, renewal):
+    renew = {
+        "save": lambda: store.save(key(1), Delta(), 600),
+        "touch": lambda: store.touch(key(1), 600),
+        "load": lambda: store.load_and_touch(key(1), 600, math.inf, 60),
+    }[renewal]
+
+    def left():
+        return int(valkey.ask("PTTL", INDEX)) / 1000
+
+    store.create(key(1), record(clock), 600, b"ann")
+    assert 1200 < left() <= 1200 + 2 * GRACE
+    valkey.ask("PEXPIRE", INDEX, "700000")  # time goes by there, too
+    clock.advance(500)
+    renew()
+    assert left() <= 700, "it reaches far enough"
+    clock.advance(500)
+    renew()
+    assert left() > 1200
+    entry = valkey.ask("HGET", place(), "o")
+    renew()
+    assert valkey.ask("HGET", place(), "o") == entry, "once is enough"
+    store.touch(key(1), math.inf)
+    assert valkey.ask("PTTL", INDEX) == "-1"
+    store.create(key(2), record(clock), 600, b"ann")
+    assert valkey.ask("PTTL", INDEX) == "-1"
+
+
+def test_a_full_server_gives_no_owner_and_still_ends_all(own_valkey, opened, clock):
+    server = own_valkey(maxmemory_policy="noeviction")
+    store = opened(server.url, clock=clock)
+    for number in (1, 2):
+        store.create(key(number), record(clock), 600, b"ann")
+    store.rotate(key(2), key(3), Delta(), b"", 600, trail=TRAIL)
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    for call in (
+        lambda: store.create(key(5), record(clock), 600, b"ann"),
+        lambda: store.rotate(key(1), key(6), Delta(), b"", 600),
+        lambda: store.rotate(key(1), key(6), Delta(), b"", 600, b"bob"),
+    ):
+        assert re.search("OOM|OutOfMemory", str(quickly(call, 0)))
+    assert store.destroy(key(2)) == Moved(TRAIL.ticket)
+    assert sorted(store.owned(b"ann")) == [key(1), key(3)]
+    assert store.end_owned(b"ann") == 2
+    assert list(store.keys()) == []
 
 
 # -- faults
@@ -842,6 +1195,15 @@ def use(store):
     assert store.load(key(2)) is Missing.UNKNOWN
 
 
+def use_owners(store):
+    for number in range(1, 3 * KEPT):
+        store.create(key(number), record(), 600, b"ann")
+    store.rotate(key(1), key(0), Delta(), b"", 600, trail=TRAIL)
+    store.save(key(0), Delta(), math.inf)
+    assert store.destroy(key(1)) == Moved(TRAIL.ticket)
+    assert len(store.owned(b"ann")) == store.end_owned(b"ann") == 3 * KEPT - 1
+
+
 def test_a_unix_socket(valkey, opened):
     store = opened(f"unix://{valkey.options['unixsocket']}?db=2")
     use(store)
@@ -877,7 +1239,11 @@ def test_the_commands_that_the_page_names_are_enough(own_valkey, opened):
     line = re.search(r"^ACL SETUSER .*$", page.read_text("utf-8"), re.MULTILINE)[0]
     server = own_valkey()
     assert server.ask(*line.replace(">...", ">pass").split()) == "OK"
-    use(opened(f"redis://shop:pass@127.0.0.1:{server.port}/1", key_prefix="shop:"))
+    store = opened(f"redis://shop:pass@127.0.0.1:{server.port}/1", key_prefix="shop:")
+    use(store)
+    index = f"shop:owners:{b'ann'.hex()}"
+    server.ask("-n", "1", "ZADD", index, *(word for n in range(50) for word in ("1", key(n))))
+    use_owners(store)
     assert server.ask("ACL", "LOG") == ""
 
 

@@ -35,6 +35,7 @@ from nocookie import (
 )
 from nocookie.logs import MaskIds, MaskingRequestHandler, mask
 from nocookie.stores.base import (
+    ByOwner,
     Countable,
     Delta,
     Listable,
@@ -248,4 +249,5 @@ with_servers: list[Store] = [
     SqlAlchemyStore(url="sqlite:///sessions.db", create_table=True),
 ]
 renewing: Renewing = RedisStore(url="redis://localhost")
+by_owner: ByOwner = RedisStore(url="redis://localhost")
 countable: Countable = FileStore(data_dir="data")
