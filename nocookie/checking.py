@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -33,6 +33,12 @@ __all__ = ["BEAKER", "DEFAULTS", "KINDS", "RULES", "Finding", "Line", "Report", 
 
 #: Seconds: NIST 800-63B has people log in again after 30 days, whatever they use it for.
 LONGEST: Final = 30 * 86400
+
+#: Seconds: no request that was under way, and no response that got lost, needs more. Else an old
+#: id that somebody found is of use for long.
+LONGEST_GRACE: Final = 30
+#: Bits: what a proxy's network is not larger than, by any plan of addresses.
+FEWEST_BITS: Final = {4: 8, 6: 16}
 
 
 class Line(NamedTuple):
@@ -111,6 +117,11 @@ def _link_first(settings: Mapping[str, Any]) -> bool:
     """Whether an id in a URL counts before one that no link can bring."""
     in_url = [isinstance(carrier, UrlCarrier) for carrier in settings["find_id"] or ()]
     return in_url != sorted(in_url)
+
+
+def _is_everybody(network: IPv4Network | IPv6Network) -> bool:
+    """Whether a network is so large that strangers are in it."""
+    return network.prefixlen < FEWEST_BITS[network.version]
 
 
 def _is_plain(settings: Mapping[str, Any]) -> bool:
@@ -196,6 +207,26 @@ RULES: Final = (
         "origin",
         lambda settings: str(settings["origin"]).startswith("http:"),
         "ids travel over plain HTTP, where anybody on the way can read them",
+    ),
+    Rule(
+        "plain_http",
+        "require_https",
+        lambda settings: not settings["require_https"],
+        "who comes by plain HTTP is given an id, and may send one, where anybody on the way can "
+        "read it. Set require_https = true, and name in trusted_proxies the proxy that ends TLS",
+    ),
+    Rule(
+        "proxies",
+        "trusted_proxies",
+        lambda settings: any(_is_everybody(one) for one in settings["trusted_proxies"]),
+        "whoever says that they came by HTTPS is believed. Name the addresses of your proxies",
+    ),
+    Rule(
+        "grace",
+        "rotation_grace",
+        lambda settings: settings["rotate_every"] and settings["rotation_grace"] > LONGEST_GRACE,
+        "for longer than 30 seconds after a rotation the old id is as good as the new one. "
+        "Requests that were under way need a few",
     ),
     Rule(
         "leak_guard",
