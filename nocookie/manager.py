@@ -203,7 +203,7 @@ class SessionManager:
             return
         if real._key is not None and not tell and isinstance(brought_by, UrlCarrier):
             self._put(brought_by, real.id, reply)
-        elif real._ended:
+        elif real._ended and not tell:
             self._strip(reply)
         in_url = bool(
             ids_taken(reply.environ) or brought_by in self._in_url or (tell and brought_by is None)

@@ -250,6 +250,27 @@ def test_a_logout_ends_the_session_and_says_what_to_send(site):
     assert seen(site, id) == (None, {}, "unknown")
 
 
+@pytest.mark.parametrize("find_id", [Query("sid"), PathSegment("~")])
+def test_what_is_saved_after_a_logout_is_found_where_the_visitor_is_sent(store, clock, find_id):
+    def app(environ, start_response):
+        headers = []
+        if environ["PATH_INFO"] == "/in":
+            session.login("ann")
+            headers = [("Location", "/home")]
+        elif environ["PATH_INFO"] == "/out":
+            headers = session.logout("/bye").headers
+            session["message"] = "goodbye"
+            session.save()
+        start_response("303 See Other" if headers else "200 OK", headers)
+        return [repr((session.owner, session.get("message"))).encode()]
+
+    site = SessionMiddleware(app, use_cookies=False, find_id=find_id, type=store, clock=clock)
+    there = serve(site, path="/in").header("Location")
+    bye = serve(site, path=there.replace("/home", "/out")).header("Location")
+    assert serve(site, path=bye).body == b"(None, 'goodbye')"
+    assert serve(site, path=there).body == b"(None, None)"
+
+
 @pytest.mark.parametrize("find_id", [Query(), PathSegment()])
 def test_after_a_logout_no_url_has_the_id(store, clock, find_id):
     site = Site(type=store, clock=clock, find_id=find_id)
