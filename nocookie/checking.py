@@ -37,8 +37,9 @@ LONGEST: Final = 30 * 86400
 #: Seconds: no request that was under way, and no response that got lost, needs more. Else an old
 #: id that somebody found is of use for long.
 LONGEST_GRACE: Final = 30
-#: Bits: what a proxy's network is not larger than, by any plan of addresses.
-FEWEST_BITS: Final = {4: 8, 6: 16}
+#: Bits, by the version of IP: 10.0.0.0/8 and fc00::/7 are the largest networks that are anybody's
+#: own (RFC 1918, RFC 4193).
+FEWEST_BITS: Final = {4: 8, 6: 7}
 
 
 class Line(NamedTuple):
@@ -107,6 +108,14 @@ def _store(settings: Mapping[str, Any]) -> str:
 def _has_cookie(settings: Mapping[str, Any]) -> bool:
     carriers = settings["find_id"] or ()
     return settings["use_cookies"] or any(isinstance(carrier, Cookie) for carrier in carriers)
+
+
+def _has_other(settings: Mapping[str, Any]) -> bool:
+    """Whether an id travels otherwise than in a cookie, which has a rule of its own."""
+    if settings["use_cookies"]:
+        return False
+    carriers = settings["find_id"]
+    return not carriers or not all(isinstance(carrier, Cookie) for carrier in carriers)
 
 
 def _in_url(settings: Mapping[str, Any]) -> bool:
@@ -211,9 +220,9 @@ RULES: Final = (
     Rule(
         "plain_http",
         "require_https",
-        lambda settings: not settings["require_https"],
-        "who comes by plain HTTP is given an id, and may send one, where anybody on the way can "
-        "read it. Set require_https = true, and name in trusted_proxies the proxy that ends TLS",
+        lambda settings: _has_other(settings) and not settings["require_https"],
+        "ids go over plain HTTP, too, where anybody on the way can read them. Set require_https = "
+        "true, and name in trusted_proxies the proxy that ends TLS, if the server does not know it",
     ),
     Rule(
         "proxies",
@@ -451,7 +460,7 @@ class _Section:
         beaker = BEAKER.get(name) if self.was_beakers and not key.startswith("nocookie.") else None
         self.lines.append(self._line(key, "(not shown)" if option.hidden else text, means, beaker))
         try:
-            value = converted(name, text)
+            value = converted(name, _unimported(text) if name == "on_event" else text)
             self.settings[name] = _carriers(value) if name == "find_id" else value
         except ConfigError as error:
             self._find("unusable", name, str(error), key)
@@ -530,6 +539,11 @@ def _carriers(text: Any) -> Any:
         for part in parts
         for carrier in carriers_from(_finder if _is_finder(part) else part)
     ]
+
+
+def _unimported(text: str) -> str:
+    """Return none for callbacks that would have to be imported, and what is wrong as it is."""
+    return "" if all(":" in part for part in text.split(",")) else text
 
 
 def _is_finder(text: str) -> bool:
