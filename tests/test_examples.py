@@ -682,8 +682,12 @@ def test_configured_is_served_by_the_file_that_make_config_writes(configured, mo
     ) as server:
         try:
             url = server.stdout.readline().strip()
-            with urllib.request.urlopen(url, timeout=LONGER_THAN_A_START_TAKES) as answer:
-                headers = {"X-Session-Id": answer.headers["X-Session-Id"]}
+            by_https = {"X-Forwarded-Proto": "https"}  # as the proxy in front says
+            first = urllib.request.Request(url, headers=by_https)
+            with urllib.request.urlopen(first, timeout=LONGER_THAN_A_START_TAKES) as answer:
+                headers = {**by_https, "X-Session-Id": answer.headers["X-Session-Id"]}
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(url, timeout=30)
             with urllib.request.urlopen(
                 urllib.request.Request(url, headers=headers), timeout=30
             ) as answer:
