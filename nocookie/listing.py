@@ -24,7 +24,7 @@ from nocookie.stores.base import ByOwner, Listable, Missing, Record
 
 __all__ = [
     *("Contents", "Field", "Listed"),
-    *("contents", "end_every", "end_one", "end_owned", "keys", "listed", "look", "no_session"),
+    *("contents", "end_every", "end_key", "end_owned", "keys", "listed", "look", "no_session"),
     *("of_owner", "with_fingerprints"),
 ]
 
@@ -196,7 +196,7 @@ def with_fingerprints(
 # -- ending --------------------------------------------------------------------------------------
 
 
-def end_one(backend: Backend, key: str) -> bool:
+def end_key(backend: Backend, key: str) -> bool:
     """End the session under a store key; return False if a rotation took it away just now: only
     who has its id can follow it."""
     return backend.store.destroy(key) is None
@@ -246,4 +246,4 @@ def _end(backend: Backend, is_meant: Callable[[str], bool]) -> Iterator[int]:
     for key in keys(backend):
         if is_meant(key):
             # Where it moved away, 0: it has to be looked for once more.
-            yield int(end_one(backend, key))
+            yield int(end_key(backend, key))

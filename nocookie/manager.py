@@ -265,6 +265,11 @@ class SessionManager:
             kept._look()
         return owners.end_all(self.backend, owner, None if kept is None else kept._key)
 
+    def end_one(self, owner: str, fingerprint: str) -> bool:
+        """End the session of *owner* with this fingerprint; return whether it was there. Raises as
+        `sessions_of`."""
+        return owners.end_one(self.backend, owner, fingerprint)
+
     def bare_url(self, environ: WSGIEnvironment, url: str) -> str:
         """Return *url* without an id, whichever of our carriers put it there."""
         for carrier in self.carriers:

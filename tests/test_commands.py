@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -490,3 +491,41 @@ def test_on_a_terminal_a_long_look_shows_that_it_goes_on(config, make):
     status, out, seen = on_a_terminal("", "list", "--config", config)
     assert (status, len(out.splitlines())) == (0, 2)
     assert "Looking" in seen
+
+
+# -- the page ------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+
+
+def test_the_page_has_a_row_for_each_command():
+    rows = re.findall(r"^\| `nocookie ([a-z-]+)[^`]*` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert rows == list(cli.COMMANDS)
+
+
+def shape(text):
+    """A text without what another run has otherwise: fingerprints, times, the width of columns."""
+    text = re.sub(r"\d+\.\d+", "NUMBER", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r"\b[0-9a-f]{10}\b", "FINGERPRINT", text)
+    return re.sub(r"\b\d{2}\b", "NUMBER", text)
+
+
+def test_what_the_page_shows_is_what_is_seen(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text("utf-8")
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(code, {})
+    sessions = lines(run("list", "--config", "production.ini", "--json")[1])
+    ada = max((s for s in sessions if s["owner"] == "ada"), key=lambda s: s["created"])
+    printed = re.search(r"^(\w{10})  ada .*Till 7$", text, re.MULTILINE)[1]
+    seen = 0
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for command, said in re.findall(
+            r"^\$ nocookie (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE
+        ):
+            status, out, err = run(*command.replace(printed, ada["fingerprint"]).split())
+            assert (status, err) == (0, "")
+            assert shape(out) == shape(said), command
+            seen += 1
+    assert seen == 6

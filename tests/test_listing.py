@@ -10,7 +10,7 @@ from nocookie.listing import (
     Field,
     contents,
     end_every,
-    end_one,
+    end_key,
     end_owned,
     keys,
     listed,
@@ -256,8 +256,8 @@ def test_an_end_says_that_the_session_has_moved_away(store, clock):
     store.create("ff" * 32, Record({}, clock(), 0.0, 0.0, 0), 600)
     store.rotate("ff" * 32, "aa" * 32, Delta(), b"", 600, trail=Trail(b"ticket", 10))
 
-    assert not end_one(backend(store, clock), "ff" * 32)
-    assert end_one(backend(store, clock), "aa" * 32)
+    assert not end_key(backend(store, clock), "ff" * 32)
+    assert end_key(backend(store, clock), "aa" * 32)
 
 
 def test_a_trail_is_not_listed(store, clock):

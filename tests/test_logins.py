@@ -418,6 +418,26 @@ def test_all_but_this_one_end_at_once(site, options):
     assert site.manager.end_all("nobody") == 0
 
 
+def test_one_of_an_owner_is_ended_by_its_fingerprint_and_no_other(site, options):
+    ids = [logged_in(site) for _ in range(3)]
+    bob = logged_in(site, "bob")
+    named = {id: site.manager.backend.fingerprint(id) for id in (*ids, bob)}
+    late = Session({}, id=ids[1], **options)
+    late["a"] = 1
+    site.get(lambda: session.end_one(named[ids[1]]), ids[0])
+    assert site.result is True
+    assert [seen(site, id)[0] for id in ids] == ["ann", None, "ann"]
+    with pytest.raises(SessionGone):
+        late.save()
+    for nothing in (named[ids[1]], named[bob], named[ids[0]][:5], ""):
+        site.get(lambda it=nothing: session.end_one(it), ids[0])
+        assert site.result is False
+    assert seen(site, bob)[0] == "bob"
+    site.get(lambda: session.end_one(named[bob]))
+    assert site.result is False, "who has no owner has no sessions"
+    assert site.manager.end_one("bob", named[bob])
+
+
 def test_a_login_may_end_all_others(site):
     first = logged_in(site)
 

@@ -14,7 +14,7 @@ from nocookie.commands.showing import printable
 from nocookie.commands.where import opened, where
 from nocookie.commands.working import counting, say, stoppable
 from nocookie.ids import FINGERPRINT_LENGTH
-from nocookie.listing import end_every, end_one, end_owned, no_session, with_fingerprints
+from nocookie.listing import end_every, end_key, end_owned, no_session, with_fingerprints
 
 __all__ = ["command"]
 
@@ -90,7 +90,7 @@ def _named(backend: Backend, sessions: Sequence[str], missing: list[str], quiet:
 
 def _each(backend: Backend, keys: Sequence[str], missing: list[str]) -> Iterator[int]:
     for key in keys:
-        ended = end_one(backend, key)
+        ended = end_key(backend, key)
         if not ended:
             missing.append(
                 f"{key[:FINGERPRINT_LENGTH]} goes on under a new id since this moment, and only "
