@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["EVENTS", "Event", "Events", "emit", "logger"]
 
 logger: Final = logging.getLogger("nocookie")
+_is_logged: Final = logger.isEnabledFor
 
 #: Every event, and what it says.
 EVENTS: Final = {
@@ -43,8 +45,9 @@ EVENTS: Final = {
 }
 
 #: Events that an operator should look at; the others are daily life.
-_WARNINGS: Final = frozenset(
-    {"clock", "conflict", "corrupted", "finder failed", "leak", "lost", "misfit", "store error"}
+_LEVELS: Final = dict.fromkeys(
+    ("clock", "conflict", "corrupted", "finder failed", "leak", "lost", "misfit", "store error"),
+    logging.WARNING,
 )
 
 
@@ -74,16 +77,16 @@ class Events:
 
     def __init__(self, callbacks: Sequence[Callable[[Event], object]] = ()) -> None:
         self._callbacks = callbacks
-        self._counts: dict[str, int] = {}
+        self._counts: defaultdict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
 
     def emit(self, name: str, detail: str = "", fingerprint: str | None = None) -> None:
         """Report an event. *detail* must not hold an id, nor anything that a client sent."""
         kind = f"{name}: {detail}" if name == "refused" else name
-        counts = self._counts
         with self._lock:
-            counts[kind] = counts.get(kind, 0) + 1
-        if logger.isEnabledFor(logging.WARNING if name in _WARNINGS else logging.INFO):
+            self._counts[kind] += 1
+        # Asked here already: every new session comes by, and few logs want to hear of it.
+        if _is_logged(_LEVELS.get(name, logging.INFO)):
             emit(name, detail, fingerprint)
         for callback in self._callbacks:
             request: Any = current()
@@ -104,8 +107,8 @@ class Events:
 
 def emit(name: str, detail: str = "", fingerprint: str | None = None) -> None:
     """Log an event of no application in particular. *detail* is as for `Events.emit`."""
-    level = logging.WARNING if name in _WARNINGS else logging.INFO
-    if logger.isEnabledFor(level):
+    level = _LEVELS.get(name, logging.INFO)
+    if _is_logged(level):
         logger.log(
             level,
             "session %s: %s%s",

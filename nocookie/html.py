@@ -113,7 +113,14 @@ def is_rewritable(status: str, headers: Iterable[tuple[str, str]]) -> bool:
 _LINKS: Final = {b"a": b"href", b"area": b"href", b"iframe": b"src", b"frame": b"src"}
 _SUBMITTERS: Final = frozenset(b"button input select textarea".split())
 _EDITED: Final = frozenset((*_LINKS, *_SUBMITTERS, b"base", b"form", b"meta"))
+#: An attribute by which any element may have a browser tell more than we do.
+_POLICY: Final = re.compile(rb"(?i)referrerpolicy")
+#: Referrer policies (W3C) by which another origin is told the page's whole URL; `always` is what
+#: the first was called once.
+_LAX: Final = frozenset({"unsafe-url", "no-referrer-when-downgrade", "always"})
+_STRICT: Final = b"same-origin"
 _BLANK: Final = "".join(map(chr, range(0x21)))
+_WORDS: Final = re.compile(r"[^\t\n\f\r ,]+")
 _ABSOLUTE: Final = re.compile(r"[\x00-\x20]*[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -597,7 +604,9 @@ class HtmlRewriter:
             return
         # A tag that began before the buffer, or is too long, has an effect but is not edited.
         is_seen = start >= self._ghost and end - start <= self._tag_limit
-        attributes = self._attributes(buffer, tag) if name in _EDITED and is_seen else None
+        attributes = None
+        if is_seen and (name in _EDITED or _POLICY.search(buffer, start, end)):
+            attributes = self._attributes(buffer, tag)
         self._follow(name, buffer, tag)
         if name == b"base":
             self._on_base(buffer, attributes)
@@ -610,8 +619,11 @@ class HtmlRewriter:
             self._on_control(name, buffer, tag, attributes)
         elif name == b"meta":
             self._on_meta(buffer, attributes)
-        else:
+        elif name in _LINKS:
             self._on_link(name, buffer, attributes)
+        else:
+            for edit in self._tightened(buffer, attributes.get(b"referrerpolicy")):
+                self._replace(buffer, *edit)
 
     def _follow(self, name: bytes, buffer: bytes, tag: re.Match[bytes]) -> None:
         """Note where a start tag leads us."""
@@ -691,24 +703,65 @@ class HtmlRewriter:
     # --- Links ------------------------------------------------------------------------------
 
     def _on_link(self, name: bytes, buffer: bytes, attributes: dict[bytes, Attribute]) -> None:
-        if b"ping" in attributes:
-            return  # the ping of another origin gets the link's URL in a header
+        edits = self._tightened(buffer, attributes.get(b"referrerpolicy"))
         attribute = attributes.get(_LINKS[name])
         if attribute is None and name == b"a" and self._is_unsure:
             attribute = attributes.get(b"xlink:href")
-        if attribute is None:
-            return
-        text, marks = decoded(buffer[attribute.start : attribute.end])
+        if attribute is not None:
+            text, marks = decoded(buffer[attribute.start : attribute.end])
+            ping = attributes.get(b"ping") if name in (b"a", b"area") else None
+            is_told = ping is not None and self._pings_abroad(buffer, ping)
+            if ping is not None and is_told and self._scope.has_id(text):
+                # It tells the link's URL, and by plain HTTP the page's too.
+                edits.append((ping.start, ping.end, b"" if ping.kind in (b'"', b"'") else b'""'))
+                is_told = False
+            if not is_told:
+                edits += self._link_edits(name, buffer, attribute, text, marks)
+        for edit in sorted(edits):
+            self._replace(buffer, *edit)
+
+    def _link_edits(
+        self,
+        name: bytes,
+        buffer: bytes,
+        attribute: Attribute,
+        text: str,
+        marks: list[int] | None,
+    ) -> list[tuple[int, int, bytes]]:
+        """Return what puts the id on a link, if that is right."""
         if name in (b"iframe", b"frame") and text.strip(_BLANK)[:1] in ("", "#"):
-            return  # no page, or the page in itself
+            return []  # no page, or the page in itself
         edits = self._scope.edits(text)
         if edits:
-            self._edit(buffer, attribute, text, marks, edits)
-        elif edits is None:
+            found = self._written(buffer, attribute, text, marks, edits)
+            return [found] if found else []
+        if edits is None:
             self._look_for_leak(text, name)
+        return []
+
+    def _pings_abroad(self, buffer: bytes, ping: Attribute) -> bool:
+        """Whether a link's ping (HTML, "hyperlink auditing") goes to another origin."""
+        urls = decoded(buffer[ping.start : ping.end])[0].split()
+        if not all(map(self._scope.stays, urls)):
+            return True
+        if urls and not all(map(_ABSOLUTE.match, urls)):
+            self._relied = self._scope.base
+        return False
+
+    def _tightened(self, buffer: bytes, policy: Attribute | None) -> list[tuple[int, int, bytes]]:
+        """Return what keeps the page's URL from other origins, if this policy does not."""
+        if policy is None or not _is_lax(buffer, policy):
+            return []
+        return [(policy.start, policy.end, _STRICT)]
 
     def _on_meta(self, buffer: bytes, attributes: dict[bytes, Attribute]) -> None:
-        kind, content = attributes.get(b"http-equiv"), attributes.get(b"content")
+        content = attributes.get(b"content")
+        name = attributes.get(b"name")
+        if name and decoded(buffer[name.start : name.end])[0].lower() == "referrer":
+            for edit in self._tightened(buffer, content):
+                self._replace(buffer, *edit)
+            return
+        kind = attributes.get(b"http-equiv")
         if kind is None or content is None:
             return
         if decoded(buffer[kind.start : kind.end])[0].lower() != "refresh":
@@ -962,11 +1015,22 @@ class HtmlRewriter:
         marks: list[int] | None,
         edits: Edits,
     ) -> None:
-        found = written(buffer, attribute, text, marks, edits)
+        found = self._written(buffer, attribute, text, marks, edits)
         if found is not None:
-            if not _ABSOLUTE.match(text):
-                self._relied = self._scope.base
             self._replace(buffer, *found)
+
+    def _written(
+        self,
+        buffer: bytes,
+        attribute: Attribute,
+        text: str,
+        marks: list[int] | None,
+        edits: Edits,
+    ) -> tuple[int, int, bytes] | None:
+        found = written(buffer, attribute, text, marks, edits)
+        if found is not None and not _ABSOLUTE.match(text):
+            self._relied = self._scope.base
+        return found
 
     def _replace(self, buffer: bytes, start: int, end: int, new: bytes) -> None:
         self._out += buffer[self._copied : start], new
@@ -981,6 +1045,15 @@ class HtmlRewriter:
     def _look_for_leak(self, text: str, name: bytes) -> None:
         if self._scope.id in text:
             self._on_leak(f"a URL of another origin in <{name.decode()}>")
+
+
+def _is_lax(buffer: bytes, policy: Attribute) -> bool:
+    """Whether a referrer policy is one that tells too much.
+
+    A list is meant to end in what the browser knows, so any word of it may be what counts.
+    """
+    words = _WORDS.findall(decoded(buffer[policy.start : policy.end])[0].lower())
+    return not _LAX.isdisjoint(words)
 
 
 def _is_harmless(scope: Scope, relied: Base) -> bool:

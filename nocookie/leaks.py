@@ -1,8 +1,8 @@
 """The leak guard: a live id on its way to where it must not go, whoever put it there.
 
-Three ways out are watched: a URL of another origin in a header, a header that is no place for an
-id, and a body that public caches may keep. What a page's links say is the business of
-`nocookie.html`, which reads them as a browser would.
+Four ways out are watched: a URL of another origin in a header, a header that is no place for an
+id, a body that public caches may keep, and a page that has browsers tell other origins its URL.
+What a page's links say is the business of `nocookie.html`, which reads them as a browser would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from nocookie.carriers import Reply
 from nocookie.rewriting import Scope
 
-__all__ = ["BodyWatch", "is_publicly_cacheable", "leak_in_head"]
+__all__ = ["BodyWatch", "is_html", "is_publicly_cacheable", "leak_in_head", "tells_others"]
 
 #: Headers that hold URLs, with what finds those in their values.
 _ADDRESSES: Final = {
@@ -60,21 +60,48 @@ def is_publicly_cacheable(reply: Reply) -> bool:
     return not _PUBLIC.isdisjoint(words) and _PRIVATE.isdisjoint(words)
 
 
-class BodyWatch:
-    """A body passes through, and *leak* is called once if *id* is in it."""
+def is_html(reply: Reply) -> bool:
+    return any(
+        name.lower() == "content-type" and value.strip().lower().startswith("text/html")
+        for name, value in reply.headerlist
+    )
 
-    def __init__(self, id: str, leak: Callable[[], None]) -> None:
-        self._id = id.encode()
+
+#: Referrer policies (W3C) under which another origin is told the page's whole URL, where a page
+#: says them. A look only, beside what `nocookie.html` reads: the first two are found quickly.
+_LAX: Final = (b"unsafe-url", b"no-referrer-when-downgrade")
+_SAYS_LAX: Final = re.compile(
+    rb"(?i)(?:content|referrerpolicy)[\t\n\f\r ]{0,9}=[\t\n\f\r ]{0,9}[\"']?[a-z, -]{0,80}?"
+    rb"(?:unsafe-url|no-referrer-when-downgrade)"
+)
+
+
+def tells_others(page: bytes) -> bool:
+    """Whether a stretch of a page seems to have browsers tell other origins where it came from."""
+    return any(policy in page for policy in _LAX) and _SAYS_LAX.search(page) is not None
+
+
+class BodyWatch:
+    """A body passes through, and *leak* is called once if a stretch of it *is_leak*.
+
+    What is looked for is at most *reach* bytes long.
+    """
+
+    def __init__(
+        self, is_leak: Callable[[bytes], bool], reach: int, leak: Callable[[], None]
+    ) -> None:
+        self._is_leak = is_leak
+        self._reach = reach
         self._leak: Callable[[], None] | None = leak
         self._tail = b""
 
     def feed(self, data: bytes) -> bytes:
         if self._leak is not None:
             seen = self._tail + data
-            if self._id in seen:
+            if self._is_leak(seen):
                 self._leak()
                 self._leak = None
-            self._tail = seen[1 - len(self._id) :]
+            self._tail = seen[1 - self._reach :]
         return data
 
     def close(self) -> bytes:

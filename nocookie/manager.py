@@ -31,7 +31,13 @@ from nocookie.carriers import (
 from nocookie.errors import ConfigError, IdLeak, NocookieError
 from nocookie.events import emit
 from nocookie.ids import NotAnId
-from nocookie.leaks import BodyWatch, is_publicly_cacheable, leak_in_head
+from nocookie.leaks import (
+    BodyWatch,
+    is_html,
+    is_publicly_cacheable,
+    leak_in_head,
+    tells_others,
+)
 from nocookie.links import is_page, leads_on, put_on_body, put_on_head, scope_of, strip_head
 from nocookie.options import resolve
 from nocookie.redaction import ids_taken
@@ -210,6 +216,8 @@ class SessionManager:
         )
         if tell or in_url:
             _keep_in(reply, in_url)
+        if self._guards and real._key is not None and ids_taken(reply.environ):
+            self._watch_page(real, reply)
 
     def _pass_on(self, reply: Reply) -> None:
         """Nobody used the session. If its id came in the URL, the next page needs it there too;
@@ -289,7 +297,14 @@ class SessionManager:
     def _watch_body(self, real: Session, reply: Reply) -> None:
         if reply.rewriter is None and not reply.as_it_is and is_publicly_cacheable(reply):
             leak = partial(self._leak, "into a body that public caches keep", real.id)
-            reply.rewriter = BodyWatch(real.id, leak)
+            id = real.id.encode()
+            reply.rewriter = BodyWatch(lambda seen: id in seen, len(id), leak)
+
+    def _watch_page(self, real: Session, reply: Reply) -> None:
+        """Look at a page whose URL holds the id, and that is not rewritten."""
+        if reply.rewriter is None and not reply.as_it_is and is_html(reply):
+            leak = partial(self._leak, "in a Referer: by a policy that the page asks for", real.id)
+            reply.rewriter = BodyWatch(tells_others, 160, leak)
 
     def _leak(self, why: str, id: str) -> None:
         self.emit("leak", why, self.backend.fingerprint(id))
@@ -304,8 +319,9 @@ class SessionManager:
 
     def _tell(self, session: Session, reply: Reply) -> None:
         """Give the client its id. Where no header can, the application does, in its page."""
-        if not self._warned_of_http and not self._requires_https:
-            self._warn_of_http(reply.environ)
+        environ = reply.environ
+        if environ.get("wsgi.url_scheme") != "https" and not is_loopback(environ):
+            self._warn_of_http(environ)
         if not self._placed(session, reply):
             if self.id_header is None:
                 return
@@ -316,7 +332,7 @@ class SessionManager:
             raise NocookieError("a header of the response has a control character in it")
 
     def _warn_of_http(self, environ: WSGIEnvironment) -> None:
-        if not is_loopback(environ) and not is_secure(environ, self._proxies):
+        if not self._warned_of_http and not is_secure(environ, self._proxies):
             self._warned_of_http = True
             self.emit(
                 "misfit",

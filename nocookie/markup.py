@@ -31,7 +31,6 @@ __all__ = [
     "HOLDS_HTML",
     "IS_QUOTED",
     "IS_TAG",
-    "NAME_ENDS",
     "NOSCRIPT_END",
     "OTHER",
     "PLAIN",
@@ -40,10 +39,10 @@ __all__ = [
     "RAW_END",
     "RAW_END_IN_NOSCRIPT",
     "RAW_TAIL",
-    "REST",
     "SCRIPT",
     "TAG",
     "TEXT",
+    "UNTOLD",
     "VOID",
     "Attribute",
     "beginning",
@@ -54,17 +53,24 @@ __all__ = [
 ]
 
 # Possessive throughout: what a token has taken it keeps, so no text takes quadratic time.
-NAME_ENDS: Final = rb"(?=[\t\n\f\r />])"
+_NAME_ENDS: Final = rb"(?=[\t\n\f\r />])"
 #: A name and its value. A name may start with `=`, but not right behind another name.
 _ATTRIBUTE: Final = rb"""[\t\n\f\r /]*+([^\t\n\f\r />][^\t\n\f\r />=]*+)
     (?:[\t\n\f\r ]*+(=)[\t\n\f\r ]*+
         (?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >"'][^\t\n\f\r >]*+)|(?=>))
     |(?![\t\n\f\r ]*+=))"""
-REST: Final = (
-    rb'(?:[\t\n\f\r ]++[\w:.-]++="[^"]*+")*+'  # nearly every attribute looks so
-    + rb"(?:%s)*+" % re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE)
-    + rb"[\t\n\f\r /]*+>"
+_REST: Final = (
+    rb"(?:[\t\n\f\r ]++%s[\w:.-]++=\"[^\"]*+\")*+"  # nearly every attribute looks so
+    rb"(?:[\t\n\f\r /]*+%s%s)*+[\t\n\f\r /]*+>"
 )
+_NAMELESS: Final = re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE).removeprefix(rb"[\t\n\f\r /]*+")
+_ANY_REST: Final = _REST % (b"", b"", _NAMELESS)
+#: Not before an attribute that may have a browser tell more of the page's URL than its origin.
+UNTOLD: Final = (
+    rb"(?!(?i:referrerpolicy)(?!=[\"'](?:no-referrer|same-origin|(?:strict-)?origin"
+    rb"(?:-when-cross-origin)?)[\"'])[\t\n\f\r />=])"
+)
+_UNTOLD_REST: Final = _REST % (UNTOLD, UNTOLD, _NAMELESS)
 _COMMENT: Final = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
 #: Doctypes, and what the standard calls bogus comments.
 _BOGUS: Final = rb"<(?:!(?!--|\[CDATA\[)|\?|/(?![A-Za-z]))[^>]*+>"
@@ -73,7 +79,7 @@ _STRAY: Final = rb"<(?=[^A-Za-z/!?])"
 
 
 def _names(*names: str) -> bytes:
-    return rb"(?i:%s)%s" % ("|".join(names).encode(), NAME_ENDS)
+    return rb"(?i:%s)%s" % ("|".join(names).encode(), _NAME_ENDS)
 
 
 #: Tags that mean something here, first letters in common taken out.
@@ -87,7 +93,7 @@ _TELLING: Final = rb"(?:%s|/%s)" % (
 )
 FORMATTING: Final = frozenset(b"a b big code em font i nobr s small strike strong tt u".split())
 
-TAG: Final = re.compile(rb"(?x)<(/?)([A-Za-z][^\t\n\f\r />]*+)" + REST)
+TAG: Final = re.compile(rb"(?x)<(/?)([A-Za-z][^\t\n\f\r />]*+)" + _ANY_REST)
 ATTRIBUTES: Final = re.compile(rb"(?x)" + _ATTRIBUTE)
 OTHER: Final = re.compile(b"|".join((_COMMENT, _BOGUS, _STRAY)))
 #: An unfinished tag: its name, what is between, and the name and value that it stops in.
@@ -115,8 +121,9 @@ DULL_QUICKLY: Final = (
     rb"<(?:/(?:div|span|p|li|[a-eg-lo-ru-z][a-z0-9-]*+|t[drh]|strong|section|small|table|nav|main"
     rb"|footer|DIV|SPAN|P|LI|[A-EG-LO-RU-Z][A-Z0-9-]*+|T[DRH]|TABLE)>"
     rb"|(?:div|p|span|img|[dghj-loqrvwyz][a-z0-9-]*+|t[drh]|ul|b(?:r|ody)|section|nav|main|footer)"
-    rb"(?:\ [a-z-]++=%s)*+>"
-    rb"|(?:DIV|P|SPAN|IMG|[DGHJ-LOQRVWYZ][A-Z0-9-]*+|T[DRH]|UL|B(?:R|ODY))(?:\ [A-Z-]++%s)*+>"
+    rb"(?:\ [a-qs-z][a-z-]*+=%s)*+>"
+    rb"|(?:DIV|P|SPAN|IMG|[DGHJ-LOQRVWYZ][A-Z0-9-]*+|T[DRH]|UL|B(?:R|ODY))"
+    rb"(?:\ [A-QS-Z][A-Z-]*+%s)*+>"
     rb"|!(?:--(?!-?>)[^-]*+-->|(?i:doctype)[^>]*+>))[^<]*+|[^<]++" % (_QUOTED, IS_QUOTED)
 )
 _DULL_NAME: Final = rb"(?:[dghj-loqrvwyzDGHJ-LOQRVWYZ][a-zA-Z0-9-]*+|p|span|t[drh]|ul|img|br)"
@@ -124,14 +131,14 @@ _DULL_NAME: Final = rb"(?:[dghj-loqrvwyzDGHJ-LOQRVWYZ][a-zA-Z0-9-]*+|p|span|t[dr
 #: in a possessive loop can end up with a wrong span, for which `re` raises SystemError.
 _FORMATTED: Final = b"|".join(
     rb"[%c%c](?i:%s)%s%s[^<]*+</(?i:%s)>"
-    % (name[0], name.upper()[0], name[1:], NAME_ENDS, REST, name)
+    % (name[0], name.upper()[0], name[1:], _NAME_ENDS, _UNTOLD_REST, name)
     for name in b"b big code em font i nobr s small strike strong tt u".split()
 )
 DULL_SLOWLY: Final = (
-    rb"<%s(?:\ [a-zA-Z-]++(?:\ ?+=\ ?+%s|=[\w%%#.-]++(?=[\ >])|(?=[\ >])))*+\ ?+/?+>"
+    rb"<%s(?:\ %s[a-zA-Z-]++(?:\ ?+=\ ?+%s|=[\w%%#.-]++(?=[\ >])|(?=[\ >])))*+\ ?+/?+>"
     rb"|<(?!%s)/?[A-Za-z][^\t\n\f\r />]*+%s"
     rb"|<(?:%s)|%s|%s|%s"
-    % (_DULL_NAME, _QUOTED, _TELLING, REST, _FORMATTED, _COMMENT, _BOGUS, _STRAY)
+    % (_DULL_NAME, UNTOLD, _QUOTED, _TELLING, _UNTOLD_REST, _FORMATTED, _COMMENT, _BOGUS, _STRAY)
 )
 #: Everything up to the next tag that means something.
 DULL: Final = re.compile(rb"(?x)(?:%s|%s)*+" % (DULL_QUICKLY, DULL_SLOWLY))

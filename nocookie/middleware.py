@@ -206,12 +206,11 @@ class _Exchange(SessionObject):
         session, status, headers = self._sess, self._status, self._headers
         if session is None and not self._manager.in_url:
             return status, headers
-        if session is not None and status.startswith("500"):
+        if session is not None and session._failed and status.startswith("500"):
             # The framework made its own answer of our error; ours says more.
-            if session._failed:
-                raise _FAILURES[session._failed]("and the framework answered 500")
             if session._refusal is not None:
                 raise session._refusal()
+            raise _FAILURES[session._failed]("and the framework answered 500")
         assert self._environ is not None
         # A copy: the application's list may be a constant.
         reply = Reply(status, list(headers), self._environ, as_it_is)

@@ -20,7 +20,7 @@ from functools import lru_cache
 from string import ascii_letters
 from typing import Final
 
-from nocookie.markup import DULL_QUICKLY, DULL_SLOWLY, IS_QUOTED
+from nocookie.markup import DULL_QUICKLY, DULL_SLOWLY, IS_QUOTED, UNTOLD
 
 __all__ = ["plain_markup"]
 
@@ -31,7 +31,8 @@ _NAME_ENDS: Final = r"[\t\n\f\r />=]"
 _ATTRIBUTE: Final = (
     rf"""[\w:.@-]++(?:{_IS}(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+)|(?!{_SPACE}*+=))"""
 )
-_ATTRIBUTES: Final = rf"(?:{_SPACE}++{_ATTRIBUTE})*+"
+_UNTOLD: Final = UNTOLD.decode()
+_ATTRIBUTES: Final = rf"(?:{_SPACE}++{_UNTOLD}{_ATTRIBUTE})*+"
 
 
 def _one_of(*names: str) -> str:
@@ -40,12 +41,13 @@ def _one_of(*names: str) -> str:
 
 
 def _attributes_but(*names: str) -> str:
-    return rf"(?:{_SPACE}++(?!(?:{_one_of(*names)}){_NAME_ENDS}){_ATTRIBUTE})*+"
+    """Return any attributes but these, and none that has a browser tell more than the origin."""
+    return rf"(?:{_SPACE}++{_UNTOLD}(?!(?:{_one_of(*names)}){_NAME_ENDS}){_ATTRIBUTE})*+"
 
 
 def _common_attributes_but(*names: str) -> str:
     """Return the same in the common ways, if not even the first letter is that of a name."""
-    first = {letter for name in names for letter in (name[0], name[0].upper())}
+    first = {letter for name in (*names, "referrerpolicy") for letter in (name[0], name[0].upper())}
     letters = "".join(letter for letter in ascii_letters if letter not in first)
     return rf"(?:\ [{letters}][a-zA-Z-]*+{IS_QUOTED.decode()})*+"
 
@@ -74,7 +76,7 @@ _TEXT: Final = "|".join(
     rf"{_one_of(name)}{_ATTRIBUTES}>[^<]*+</(?i:{name})>" for name in ("style", "title", "textarea")
 )
 _META: Final = rf"""{_one_of("meta")}(?:{_SPACE}++(?:
-    (?!(?:{_one_of("http-equiv", "name")}){_NAME_ENDS}){_ATTRIBUTE}
+    {_UNTOLD}(?!(?:{_one_of("http-equiv", "name")}){_NAME_ENDS}){_ATTRIBUTE}
     |{_one_of("name")}=(?:"(?!(?i:referrer)")[\w:.-]*+"|'(?!(?i:referrer)')[\w:.-]*+')))*+{_END}"""
 #: Controls that lead nowhere by themselves.
 _CONTROL: Final = rf"""(?:{_one_of("input", "button")}){_common_attributes_but("formaction")}
@@ -111,7 +113,7 @@ def _query(name: str) -> str:
 
 
 def _link(path: str, query: str) -> str:
-    """Return links and frames that ping nobody and say nothing about referrers."""
+    """Return links and frames that ping nobody."""
 
     def upto(name: str) -> str:
         upper = name.upper()
@@ -120,7 +122,7 @@ def _link(path: str, query: str) -> str:
     def where(group: str) -> str:
         return rf"(?:(?P<{group}first>)|{query}(?P<{group}further>))"
 
-    beside = ("href", "ping", "referrerpolicy", "src")
+    beside = ("href", "ping", "src")
     common, others = _common_attributes_but(*beside), _attributes_but(*beside)
     fragment = r"(?:\#[^\"'&]*+|)"
     names = "span|b|strong|em|i|small|code|u|div|p|h[1-6]"
@@ -143,7 +145,7 @@ def _link(path: str, query: str) -> str:
 def _form(path: str, query: str, field: str) -> str:
     """Return whole forms that have no id and no field of this name, and lead nowhere else."""
     named = rf"""(?:{_SPACE}++(?:
-        (?!(?:{_one_of("formaction", "name")}){_NAME_ENDS}){_ATTRIBUTE}
+        {_UNTOLD}(?!(?:{_one_of("formaction", "name")}){_NAME_ENDS}){_ATTRIBUTE}
         |{_one_of("name")}{_IS}
             (?:"(?!{field}")[^"&]*+"|'(?!{field}')[^'&]*+'|(?!{field}[\t\n\f\r >])[\w.-]++)))*+"""
     names = "button|label|p|div|span|fieldset|legend|ul|li|h[1-6]|b|strong|em|i|small"

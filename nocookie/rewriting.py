@@ -178,6 +178,17 @@ class Scope:
             return None
         return self.place.put(url, self)
 
+    def stays(self, text: str) -> bool:
+        """Whether a URL plainly leads to the own origin, be it out of the scope."""
+        anywhere = copy.copy(self)
+        anywhere.mount = []
+        return anywhere.read(text) is not None
+
+    def has_id(self, text: str) -> bool:
+        """Whether a URL holds an id, or what it is relative to does: the page's URL, the base."""
+        urls = (text, _path(self.page), _path(self.base))
+        return any(self.id in url or self.place.scrub(url, self) for url in urls)
+
     def bare_edits(self, text: str) -> Edits:
         url = self.read(text)
         edits = None if url is None else self.place.take(url, self)

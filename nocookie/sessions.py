@@ -79,6 +79,9 @@ _REPEATS: Final = "fresh ids are in use already: the random generator repeats it
 MUTATE_TRIES: Final = 200
 MUTATE_PAUSE: Final = 0.005
 
+#: A record that was used so many seconds ago is from the future.
+_AHEAD: Final = -CLOCK_SKEW
+
 #: How many trails are followed one after the other: each is another rotation within the grace.
 HOPS: Final = 8
 
@@ -142,7 +145,7 @@ class Session(MutableMapping[str, Any]):
     _may_be_new = False
     #: Why there is no session where one is needed: see `NoSession`.
     _needed: str | None = None
-    #: What the client is answered with, if a framework makes a 500 of it.
+    #: What the client is then told, if it was refused.
     _refusal: Callable[[], Refusal] | None = None
     #: To be saved at the commit.
     _marked = False
@@ -150,7 +153,7 @@ class Session(MutableMapping[str, Any]):
     _ready: Delta | None = None
     #: The record is to be renewed though nothing is saved.
     _touch_due = False
-    #: "store" or "gone" after an operation failed that way: see the middleware.
+    #: "store", "gone" or "refused" after an operation failed that way: see the middleware.
     _failed: str | None = None
     #: The store key of a record that the client's id names and that cannot be read.
     _unreadable: str | None = None
@@ -394,7 +397,7 @@ class Session(MutableMapping[str, Any]):
         self._may_be_new = True
         if self._needed is not None:
             self._detach(self._needed)
-            self._needed = None
+            self._needed = self._failed = None
 
     def login(self, owner: str, client: str | None = None) -> None:
         """Make this the session of *owner*, by whatever name the application knows its users.
@@ -425,6 +428,8 @@ class Session(MutableMapping[str, Any]):
         held = old or fresh
         assert held is not None
         self._presented = ((held, self._key, self._brought_by),)
+        self._facts = self._life = None
+        self._facts_changed = False
         self._load()
         if self._key is not None:
             self._given = given
@@ -557,7 +562,7 @@ class Session(MutableMapping[str, Any]):
 
     def _load(self) -> None:
         backend = self._backend
-        if self._needed is not None:
+        if backend.needs_session and self._needed is not None:
             raise NoSession(self._needed)
         load = backend.peek if self._passive else backend.load
         why: str | None = None
@@ -578,6 +583,7 @@ class Session(MutableMapping[str, Any]):
                         if backend.beaker_ids is not None and is_beaker_id(id):
                             self._take_over(id, backend.beaker_ids.until)
                         return
+                    self._facts = self._life = None
                 else:
                     assert isinstance(found, Missing)
                     outcome = found.value
@@ -612,12 +618,12 @@ class Session(MutableMapping[str, Any]):
             try:
                 self._backend.emit("refused", why, known)
             except TooManyTries as error:
-                self._refusal = partial(TooManyTries, error.retry_after)
+                self._refuse(partial(TooManyTries, error.retry_after))
                 raise
         self._detach(why)
         if self._backend.needs_session and not self._may_be_new:
             self._needed, self._values = why, None
-            self._refusal = partial(NoSession, why)
+            self._refuse(partial(NoSession, why))
             raise NoSession(why)
 
     def _follow(self, id: str, key: str, moved: Moved) -> tuple[str, str, Record | Missing]:
@@ -668,14 +674,14 @@ class Session(MutableMapping[str, Any]):
                 self._nonce = backend.sealer.open_record(key, seal)
             except BadSeal:
                 return "corrupted"
+        life = None
         if FACTS in fields:
             try:
                 fields = self._take_facts(fields)
             except (BadSeal, Undecodable, TypeError, ValueError):
                 return "corrupted"
-        elif self._facts is not None:
-            self._facts = self._life = None
-        if self._life is None:
+            life = self._life
+        if life is None:
             if now >= created + backend.lifetime or now >= accessed + backend.timeout:
                 return "expired"
             if idle > backend.touch_after:
@@ -686,7 +692,7 @@ class Session(MutableMapping[str, Any]):
                 return "expired"
             if idle > min(TOUCH_EVERY, timeout / TOUCH_SHARE):
                 self._touch_due = True
-        if idle < -CLOCK_SKEW:
+        if idle < _AHEAD:
             self._set_right(key, created, now)
         if backend.ids.adopts:
             self._seal = seal
@@ -937,7 +943,7 @@ class Session(MutableMapping[str, Any]):
         backend = self._backend
         if self._reason == "insecure":
             backend.emit("plain http")
-            self._refusal = partial(InsecureTransport, "insecure")
+            self._refuse(partial(InsecureTransport, "insecure"))
             raise InsecureTransport("insecure")
         for _ in range(FRESH_TRIES):
             key = backend.ids.key(self.id)
@@ -1017,7 +1023,7 @@ class Session(MutableMapping[str, Any]):
             # Without a trail the client is told nothing: it may have heard of another id meanwhile.
             if self._old is not None:
                 self._id, self._old, self._turning = self._old, None, False
-                self._last_accessed = None
+            self._last_accessed = None
             self._catch_up()
         except StoreError as error:
             self._note(error)
@@ -1027,11 +1033,11 @@ class Session(MutableMapping[str, Any]):
     def _ttl(self) -> float:
         backend = self._backend
         assert self._created is not None
-        if self._life is None:
-            timeout, lifetime, since = backend.timeout, backend.lifetime, None
-        else:
+        begun, timeout, lifetime = self._created, backend.timeout, backend.lifetime
+        if self._life is not None:
             timeout, lifetime, since = self._times()
-        left = (since or self._created) + lifetime - backend.clock()
+            begun = since or begun
+        left = begun + lifetime - backend.clock()
         if left <= 0:
             raise SessionGone("the session has reached the end of its lifetime")
         return min(timeout, left)
@@ -1198,6 +1204,9 @@ class Session(MutableMapping[str, Any]):
                 continue
             if self._differs(name, value, self._fields[name]):
                 self._changed[name] = None
+
+    def _refuse(self, refusal: Callable[[], Refusal]) -> None:
+        self._failed, self._refusal = "refused", refusal
 
     def _note(self, error: SessionGone | StoreError) -> None:
         """Remember a failure, for when a framework makes its own answer of it."""

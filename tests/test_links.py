@@ -445,6 +445,91 @@ def test_a_body_for_public_caches_must_not_hold_an_id(caplog, policy):
         assert leaks(caplog) == ["into a body that public caches keep"]
 
 
+TELLING = [
+    '<meta name="referrer" content="unsafe-url">',
+    "<META CONTENT = unsafe-url NAME=referrer>",
+    '<meta name="referrer" content="no-referrer, unsafe-url">',
+    '<iframe src="https://maps.example/" referrerpolicy="no-referrer-when-downgrade"></iframe>',
+]
+
+
+def told(markup, rewrite="location", path="/?sid=S!", guard="log"):
+    """What the second page of a session says, and how often the bytes came out as they were."""
+    ids = []
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] != "/untouched":
+            session["n"] = session.get("n", 0) + 1
+            session.save()
+            ids.append(session.id)
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+        return iter([bytes([byte]) for byte in markup.encode()])
+
+    middleware = SessionMiddleware(
+        app, use_cookies=False, find_id=Query(), rewrite=rewrite, leak_guard=guard
+    )
+    serve(middleware)
+    return serve(middleware, path=path.replace("S!", ids[0])).body.decode()
+
+
+@pytest.mark.parametrize("rewrite", ["off", "location"])
+@pytest.mark.parametrize("markup", TELLING)
+def test_a_page_that_tells_others_its_address_is_noticed_where_it_is_not_rewritten(
+    caplog, markup, rewrite
+):
+    assert told(markup, rewrite) == markup
+    assert leaks(caplog) == ["in a Referer: by a policy that the page asks for"]
+
+
+@pytest.mark.parametrize("markup", TELLING)
+def test_where_it_is_rewritten_it_tells_them_nothing(caplog, markup):
+    assert "same-origin" in told(markup, "html")
+    assert "unsafe-url" not in told(markup, "html")
+    assert leaks(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("markup", "path"),
+    [
+        ("<p>Say unsafe-url and everybody is told.", "/?sid=S!"),
+        ('<meta name="referrer" content="origin">', "/?sid=S!"),
+        (TELLING[0], "/"),
+        (TELLING[0], "/untouched?sid=S!"),
+    ],
+    ids=["a word", "an origin", "no id in its address", "a session that is not touched"],
+)
+def test_what_tells_no_id_is_not_reported(caplog, markup, path):
+    told(markup, path=path)
+    assert leaks(caplog) == []
+
+
+def test_a_guard_that_is_off_does_not_look_at_pages(caplog):
+    told(TELLING[0], guard="off")
+    assert leaks(caplog) == []
+
+
+@pytest.mark.parametrize("find_id", [Query(), PathSegment(), PathParam()])
+@pytest.mark.parametrize(
+    "markup",
+    [
+        *('<a href="{}">k</a>', "<a href={}>k</a>", "<b><a href='{}'>k</a></b>", "<A HREF = '{}'>"),
+        *('<iframe src="{}"></iframe>', '<form action="{}"><input></form>'),
+    ],
+)
+def test_an_id_in_the_path_of_a_foreign_url_is_noticed(caplog, find_id, markup):
+    """In markup that is read in stretches, and in markup that is read tag by tag."""
+
+    def app(environ, start_response):
+        session["n"] = 1
+        session.save()
+        start_response("200 OK", [("Content-Type", HTML)])
+        return [markup.format(f"https://evil.example/~{session.id}/x").encode()]
+
+    serve(SessionMiddleware(app, use_cookies=False, find_id=find_id, rewrite="html"))
+    (found,) = leaks(caplog)
+    assert found.startswith("a URL of another origin in <")
+
+
 def test_a_guard_that_raises_lets_nothing_out():
     from nocookie import IdLeak
 

@@ -343,7 +343,7 @@ def test_a_client_that_guesses_can_be_made_to_wait(store, clock, by_a_framework)
 
 
 def test_a_hundred_thousand_forged_ids_cost_no_trip_and_no_memory(store, clock, caplog):
-    caplog.set_level(logging.WARNING)  # what is caught of the log takes memory
+    caplog.set_level(logging.WARNING, "nocookie")  # what is caught of the log takes memory
     site = Site(type=store, clock=clock, secret=SECRET)
     forger = SignedIds(["another " * 4])
     page = lambda: session.get("n")  # noqa: E731

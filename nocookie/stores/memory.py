@@ -159,7 +159,8 @@ class MemoryStore(ForkAware):
     def keys(self) -> Iterator[str]:
         now = self._clock()
         with self._lock:
-            living = [k for k, record in self._records.items() if _lives(record, now)]
+            records = self._records.items()
+            living = [k for k, there in records if there.expires > now and there.version != TRAIL]
         yield from living
 
     def owned(self, owner: bytes) -> list[str]:
@@ -193,9 +194,14 @@ class MemoryStore(ForkAware):
 
     def _alive(self, key: str, now: float, seal: bytes | None = None) -> Record:
         record = self._records.get(key)
-        if record is None or not _lives(record, now) or seal not in (None, record.seal):
-            raise SessionGone("the session has ended")
-        return record
+        if (
+            record is not None
+            and record.expires > now
+            and record.version != TRAIL
+            and (seal is None or seal == record.seal)
+        ):
+            return record
+        raise SessionGone("the session has ended")
 
     def _after_fork_in_child(self) -> None:
         # Another thread may have held the lock at the fork; here nobody would ever release it.

@@ -86,6 +86,30 @@ class Page:
             ):
                 yield target.href
 
+    def told(self, id):
+        """Yield what has a browser tell other origins the page's URL, or a link's that has the id.
+
+        A ping names both (HTML, "hyperlink auditing"); the page's only by plain HTTP.
+        """
+        page_has_id = id in self.url
+        for element, _ in self.elements:
+            given = attributes(element)
+            policies = [given.get("referrerpolicy")]
+            if is_policy(element):
+                policies.append(given.get("content"))
+            if any(map(is_lax, policies)):
+                yield element.name
+            if element.name not in ("a", "area") or given.get("href") is None:
+                continue
+            link = resolved(given["href"], self.base)
+            has_id = page_has_id or (link is not None and id in link.href)
+            if has_id and self._pings_abroad(given):
+                yield "ping"
+
+    def _pings_abroad(self, given):
+        urls = [resolved(url, self.base) for url in (given.get("ping") or "").split()]
+        return any(url is None or not self.is_own(url) for url in urls)
+
     def is_own(self, url):
         own = ada_url.URL(self.url)
         return (url.protocol, url.host) == (own.protocol, own.host)
@@ -109,6 +133,12 @@ class Page:
                 key = "action" if kind == "form" else "formaction"
                 if kind == "form" or key in given:
                     given[key] = given.get(key) or self.url
+            if is_lax(given.get("referrerpolicy")):
+                given["referrerpolicy"] = "same-origin"
+            if is_policy(element) and is_lax(given.get("content")):
+                given["content"] = "same-origin"
+            if kind in ("a", "area") and self._pings_abroad(given):
+                given["ping"] = ""
             for key in given.keys() & URLS.get(kind, set()):
                 given[key] = "" if is_cut else self._without(given[key], name)
             found.append((depth(element), kind, element.namespace, sorted(given.items(), key=str)))
@@ -149,6 +179,18 @@ REOPENED = {
 def settled(outline):
     """Return an outline without the elements that may be opened again."""
     return [row[1:] for row in outline if row[1] not in REOPENED]
+
+
+def is_policy(element):
+    name = attributes(element).get("name") or ""
+    return element.name == "meta" and name.lower() == "referrer"
+
+
+def is_lax(policy):
+    """Whether other origins may be told a whole URL: the last word that is a policy decides, or
+    the whole where lists are not read."""
+    words = re.findall(r"[^\s,]+", (policy or "").lower())
+    return any(word in ("unsafe-url", "no-referrer-when-downgrade", "always") for word in words)
 
 
 def resolved(url, base):

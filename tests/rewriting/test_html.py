@@ -24,8 +24,8 @@ GRAMMAR = re.compile(r"[A-Za-z0-9_-]{43}")
 PAGE = "https://app.example/shop/list?p=1"
 
 
-def pages(mount="", on_leak=lambda what: None, **options):
-    scope = Scope(PAGE, InQuery(), ID, grammar=GRAMMAR, mount=mount)
+def pages(mount="", on_leak=lambda what: None, page=PAGE, **options):
+    scope = Scope(page, InQuery(), ID, grammar=GRAMMAR, mount=mount)
     return HtmlRewriter(scope, on_leak=on_leak, **options)
 
 
@@ -279,6 +279,10 @@ def tag(pattern, *texts):
     return st.tuples(*texts).map(lambda filled: pattern % filled)
 
 
+POLICIES = one_of(
+    *("unsafe-url", '"UNSAFE-url"', "'no-referrer-when-downgrade'", '"origin"', '"no-referrer"'),
+    *("always", '"x, unsafe-url"', '"unsafe&#45;url"', '""'),
+)
 FORM_ATTRIBUTES = one_of("", " id=f", " method=post", ' method="get"', " method=dialog")
 FRAGMENTS = st.one_of(
     tag("<a href=%s>", value()),
@@ -302,6 +306,12 @@ FRAGMENTS = st.one_of(
     tag("<meta http-equiv=refresh content=%s>", value("5;url=")),
     tag("<iframe src=%s>", value()),
     tag("<svg><a xlink:href=%s>", value()),
+    tag("<%s referrerpolicy=%s src=%s>", one_of("img", "iframe", "script", "P"), POLICIES, value()),
+    tag("<a%s href=%s ping=%s>", one_of("", " referrerpolicy=unsafe-url"), value(), value()),
+    tag(
+        "<a href=%s ping='%s' referrerpolicy=%s>", value(), one_of("/t", "t //x.example"), POLICIES
+    ),
+    tag("<meta name=%s content=%s>", one_of("referrer", "Referrer", "x"), POLICIES),
     st.sampled_from(BITS),
     tag(
         "<%s%s>",
@@ -313,22 +323,25 @@ FRAGMENTS = st.one_of(
 PAGES = st.lists(FRAGMENTS, max_size=9).map("".join)
 
 
-def check(page, mount, cuts):
+def check(page, mount, cuts, url=PAGE):
     """What has to hold for any page."""
-    changed = rewritten(pages(mount), page).decode()
-    assert rewritten(pages(mount), page, *cuts).decode() == changed
-    assert rewritten(pages(mount), page, *range(len(page.encode()))).decode() == changed
+    changed = rewritten(pages(mount, page=url), page).decode()
+    assert rewritten(pages(mount, page=url), page, *cuts).decode() == changed
+    assert rewritten(pages(mount, page=url), page, *range(len(page.encode()))).decode() == changed
     if changed == page:
         return
-    assert rewritten(pages(mount), changed).decode() == changed, "once is enough"
+    assert rewritten(pages(mount, page=url), changed).decode() == changed, "once is enough"
+    is_read = not is_given_up(page, mount, url)
     for scripting in (True, False):
-        before, after = Page(page, PAGE, scripting), Page(changed, PAGE, scripting)
-        for _, url in after.destinations():
-            if url is not None and ID in url.href:
-                assert after.is_own(url)
-                assert f"{url.pathname}/".startswith(f"{mount}/")
+        before, after = Page(page, url, scripting), Page(changed, url, scripting)
+        for _, destination in after.destinations():
+            if destination is not None and ID in destination.href:
+                assert after.is_own(destination)
+                assert f"{destination.pathname}/".startswith(f"{mount}/")
         if ID not in page:  # else it may be the author who sends it away
             assert not any(after.stolen_fields("sid", ID))
+        if is_read:
+            assert not any(after.told(ID))
         first, second = before.outline("sid"), after.outline("sid")
         if is_late(page) or "data-href" in changed or "<link" in changed:
             # What stands before a base has been read without it.
@@ -336,6 +349,13 @@ def check(page, mount, cuts):
         if first != second and "<input" in changed:
             first, second = settled(first), settled(second)
         assert first == second
+
+
+def is_given_up(page, mount, url):
+    """Whether the rest of a page was left as it is: what it asks for was not read."""
+    rewriter = pages(mount, page=url)
+    rewriter.feed(page.encode())
+    return rewriter._off
 
 
 PLAIN_URLS = st.sampled_from(
@@ -401,6 +421,7 @@ PLAIN_NAMES = [
     *("div", "p", "b", "em", "span", "li", "h2", "section", "td", "ul", "font", "small"),
     *("DIV", "P", "B", "button", "BUTTON", "option", "label"),
 ]
+BASES = ["<base href='//evil.example/'>", "<base href=/shop/>"]
 VOID_NAMES = ["img", "br", "input", "INPUT", "meta", "hr", "link", "wbr", "table", "select"]
 
 
@@ -410,9 +431,7 @@ def plain_markup(draw, depth=3):
     kind = draw(st.integers(0, 9 if depth else 3))
     attributes = draw(PLAIN_ATTRIBUTES)
     if kind == 0:
-        return draw(
-            st.sampled_from(["text", " ", "\n", "&amp;", "<!-- c -->", "<!x>", "<", "text"])
-        )
+        return draw(one_of("text", "text", " ", "\n", "&amp;", "<!-- c -->", "<!x>", "<", *BASES))
     if kind == 1:
         return f"<{draw(st.sampled_from(VOID_NAMES))}{attributes}>"
     if kind == 2:
@@ -472,10 +491,10 @@ def is_late(page):
 
 
 @settings(max_examples=600 * FUZZ)
-@given(PAGES, st.sampled_from(["", "", "/shop"]), st.data())
-def test_only_what_stays_with_us_changes_in_what_a_browser_sees(page, mount, data):
+@given(PAGES, st.sampled_from(["", "", "/shop"]), one_of(PAGE, PAGE + f"&sid={ID}"), st.data())
+def test_only_what_stays_with_us_changes_in_what_a_browser_sees(page, mount, url, data):
     size = len(page.encode())
-    check(page, mount, sorted(data.draw(st.lists(st.integers(0, size), max_size=4))))
+    check(page, mount, sorted(data.draw(st.lists(st.integers(0, size), max_size=4))), url)
 
 
 @settings(max_examples=300 * FUZZ)
@@ -513,3 +532,14 @@ def test_the_judge_can_say_no():
         "<a href=/y>", PAGE, True
     ).outline("sid")
     assert ada_url.URL(PAGE).host == "app.example"
+    telling = (
+        '<img referrerpolicy="Unsafe-URL">',
+        "<meta name=referrer content='no-referrer, always'>",
+        f"<a href=/x?sid={ID} ping='/t //evil.example/'>",
+    )
+    for html in telling:
+        assert list(Page(html, PAGE, True).told(ID))
+    with_id = f"{PAGE}&sid={ID}"
+    assert list(Page("<a href=/x ping=//evil.example/>", with_id, True).told(ID)) == ["ping"]
+    for html in ("<a href=/x ping=//evil.example/>", "<a ping=/t href=/x>", "<img referrerpolicy>"):
+        assert not list(Page(html, PAGE, True).told(ID))

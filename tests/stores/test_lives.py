@@ -116,7 +116,7 @@ def test_of_many_requests_that_are_due_for_an_id_none_is_logged_out(place, clock
             assert site.peek(after) == expected, "an acknowledged save was lost"
             clock.advance(GRACE)
             assert site.peek(id) is None, "the old id is alive after the grace"
-            store = place.store()
+            store = site.manager.backend.store
             if isinstance(store, Listable):
                 assert len(list(store.keys())) == 1, "there are two live ids"
             Session({}, id=after, **site.options).delete()
@@ -167,7 +167,7 @@ def test_a_login_among_many_requests_leaves_one_live_id(place, clock):
                     assert not client.knew, "the old id was good after the login"
                 if client.status == "200" and client.knew and client._name is not None:
                     assert client._name in final, "an acknowledged save was lost"
-            store = place.store()
+            store = site.manager.backend.store
             if isinstance(store, Listable):
                 assert len(list(store.keys())) == 1, "there are two live ids"
             if isinstance(store, ByOwner):
