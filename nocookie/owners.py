@@ -71,7 +71,9 @@ def end_one(backend: Backend, owner: str, fingerprint: str) -> bool:
     store = _by_owner(backend)
     for tag in backend.owner_tags(owner):
         for key in store.owned(tag):
-            if key[:FINGERPRINT_LENGTH] == fingerprint and store.destroy(key) is None:
+            if key[:FINGERPRINT_LENGTH] != fingerprint:
+                continue
+            if backend.store.destroy(key) is None:
                 backend.emit("ended", "by its owner", fingerprint)
                 return True
     return False

@@ -436,7 +436,7 @@ def on_a_terminal(answer, *arguments):
     sides got."""
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "nocookie", *map(str, arguments)],
+        [sys.executable, "-P", "-m", "nocookie", *map(str, arguments)],
         stdin=theirs,
         stderr=theirs,
         stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ import pytest
 from helpers import CountingStore, serve
 
 from nocookie import Event, Session, SessionMiddleware, StoreError, session
-from nocookie.events import _WARNINGS, EVENTS, Events
+from nocookie.events import _LEVELS, EVENTS, Events
 from nocookie.ids import SignedIds
 
 SECRET = "s" * 32
@@ -195,4 +195,4 @@ def test_every_event_is_on_the_page_about_watching():
     rows = re.findall(r"^\| `([a-z ]+)` \| (?=.+ \| .+ \|$)", page, re.MULTILINE)
     assert sorted(rows) == sorted(EVENTS)
     warnings = re.search(r"logger `nocookie`: (.+?) as warnings", page, re.DOTALL)[1]
-    assert sorted(re.findall("`([^`]+)`", warnings)) == sorted(_WARNINGS)
+    assert sorted(re.findall("`([^`]+)`", warnings)) == sorted(_LEVELS)
