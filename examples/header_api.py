@@ -17,24 +17,22 @@ from nocookie import Header, SessionMiddleware, session
 
 
 def login(request):
-    session["user"] = text_of(request, "user")
     # Whoever gains rights gets a fresh id: one that somebody else may know is then worthless.
-    session.regenerate_id()
-    session.save()
-    return {"user": session["user"]}
+    session.login(text_of(request, "user"))
+    return {"user": session.owner}
 
 
 def logout(request):
-    session.delete()
+    session.logout()
     return {"user": None}
 
 
 def show(request):
-    return {"user": session.get("user"), "items": session.get("items", [])}
+    return {"user": session.owner, "items": session.get("items", [])}
 
 
 def add(request):
-    if "user" not in session:
+    if session.owner is None:
         raise HTTPUnauthorized("Log in first.")
     item = text_of(request, "item")
     # Many requests may add at once. mutate() applies the change to the list as it is stored.
@@ -47,7 +45,7 @@ def text_of(request, name):
         text = request.json_body[name]
     except (ValueError, KeyError, TypeError):
         text = None
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text.isprintable() or not text:
         raise HTTPBadRequest(f"The body is JSON with a text under {name!r}.")
     return text
 

@@ -38,10 +38,10 @@ def is_right(name, password):
 
 
 def home(request):
-    if "user" not in session:
+    if session.owner is None:
         flash("Please log in.")
         return HTTPSeeOther(location="/login")
-    return page(f"""<p>You are {escape(session["user"])}.</p>{form("/logout", "")}""")
+    return page(f"""<p>You are {escape(session.owner)}.</p>{form("/logout", "")}""")
 
 
 def login_form(request):
@@ -73,18 +73,16 @@ def log_in(request):
     if not is_right(name, request.POST.get("password", "")):
         flash("Wrong name or password.", "error")
         return HTTPSeeOther(location="/login")
-    session.regenerate_id()  # whoever knew the id of before does not know this one
-    session["user"] = name
+    session.login(name)  # under a fresh id: whoever knew the one of before does not know this one
     flash(f"Welcome, {name}.")
     return HTTPSeeOther(location="/")
 
 
 @authenticate_form
 def log_out(request):
-    session.clear()
-    session.regenerate_id()  # nothing is left, and the old id opens not even that
+    farewell = session.logout("/login")  # the session has ended; the next one begins empty
     flash("Goodbye.")
-    return HTTPSeeOther(location="/login")
+    return HTTPSeeOther(headers=farewell.headers)
 
 
 HANDLERS = {

@@ -26,9 +26,8 @@ def link(path):
 def quiz(environ, start_response):
     request = Request(environ)
     if request.method == "POST":
-        if "name" in request.POST:
-            session.regenerate_id()
-            session["name"] = request.POST["name"][:100]
+        if request.POST.get("name"):
+            session.login(request.POST["name"][:100])
         session["clicks"] = session.get("clicks", 0) + 1
         session.save()
         response = HTTPSeeOther(location=link("/"))
@@ -41,9 +40,9 @@ def quiz(environ, start_response):
 
 def page():
     action = escape(link("/"))
-    if "name" in session:
+    if session.owner is not None:
         return f"""<!doctype html><title>Clicks</title>
-            <p>{escape(session["name"])} clicked {session["clicks"]} times.</p>
+            <p>{escape(session.owner)} clicked {session["clicks"]} times.</p>
             <form method=post action="{action}"><button>click</button></form>"""
     # Only what is saved has an id that lasts: begin the session with the page that links to it.
     session["clicks"] = 0

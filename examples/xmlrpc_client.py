@@ -26,8 +26,9 @@ LARGEST_CALL = 65536
 
 
 def enter(name):
-    session["name"] = name
-    session.regenerate_id()  # whoever becomes somebody gets a fresh id; this saves, too
+    if type(name) is not str or not name:
+        raise TypeError("a name is a text")
+    session.login(name)  # whoever becomes somebody gets a fresh id; this saves, too
     return f"Hello, {name}."
 
 
@@ -37,11 +38,11 @@ def count():
 
 
 def who():
-    return session.get("name")
+    return session.owner
 
 
 def leave():
-    session.delete()
+    session.logout()
 
 
 PROCEDURES = {procedure.__name__: procedure for procedure in (enter, count, who, leave)}

@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -33,6 +33,13 @@ __all__ = ["BEAKER", "DEFAULTS", "KINDS", "RULES", "Finding", "Line", "Report", 
 
 #: Seconds: NIST 800-63B has people log in again after 30 days, whatever they use it for.
 LONGEST: Final = 30 * 86400
+
+#: Seconds: no request that was under way, and no response that got lost, needs more. Else an old
+#: id that somebody found is of use for long.
+LONGEST_GRACE: Final = 30
+#: Bits, by the version of IP: 10.0.0.0/8 and fc00::/7 are the largest networks that are anybody's
+#: own (RFC 1918, RFC 4193).
+FEWEST_BITS: Final = {4: 8, 6: 7}
 
 
 class Line(NamedTuple):
@@ -103,6 +110,14 @@ def _has_cookie(settings: Mapping[str, Any]) -> bool:
     return settings["use_cookies"] or any(isinstance(carrier, Cookie) for carrier in carriers)
 
 
+def _has_other(settings: Mapping[str, Any]) -> bool:
+    """Whether an id travels otherwise than in a cookie, which has a rule of its own."""
+    if settings["use_cookies"]:
+        return False
+    carriers = settings["find_id"]
+    return not carriers or not all(isinstance(carrier, Cookie) for carrier in carriers)
+
+
 def _in_url(settings: Mapping[str, Any]) -> bool:
     return any(getattr(carrier, "in_url", False) for carrier in settings["find_id"] or ())
 
@@ -111,6 +126,11 @@ def _link_first(settings: Mapping[str, Any]) -> bool:
     """Whether an id in a URL counts before one that no link can bring."""
     in_url = [isinstance(carrier, UrlCarrier) for carrier in settings["find_id"] or ()]
     return in_url != sorted(in_url)
+
+
+def _is_everybody(network: IPv4Network | IPv6Network) -> bool:
+    """Whether a network is so large that strangers are in it."""
+    return network.prefixlen < FEWEST_BITS[network.version]
 
 
 def _is_plain(settings: Mapping[str, Any]) -> bool:
@@ -196,6 +216,26 @@ RULES: Final = (
         "origin",
         lambda settings: str(settings["origin"]).startswith("http:"),
         "ids travel over plain HTTP, where anybody on the way can read them",
+    ),
+    Rule(
+        "plain_http",
+        "require_https",
+        lambda settings: _has_other(settings) and not settings["require_https"],
+        "ids go over plain HTTP, too, where anybody on the way can read them. Set require_https = "
+        "true, and name in trusted_proxies the proxy that ends TLS, if the server does not know it",
+    ),
+    Rule(
+        "proxies",
+        "trusted_proxies",
+        lambda settings: any(_is_everybody(one) for one in settings["trusted_proxies"]),
+        "whoever says that they came by HTTPS is believed. Name the addresses of your proxies",
+    ),
+    Rule(
+        "grace",
+        "rotation_grace",
+        lambda settings: settings["rotate_every"] and settings["rotation_grace"] > LONGEST_GRACE,
+        "for longer than 30 seconds after a rotation the old id is as good as the new one. "
+        "Requests that were under way need a few",
     ),
     Rule(
         "leak_guard",
@@ -420,7 +460,7 @@ class _Section:
         beaker = BEAKER.get(name) if self.was_beakers and not key.startswith("nocookie.") else None
         self.lines.append(self._line(key, "(not shown)" if option.hidden else text, means, beaker))
         try:
-            value = converted(name, text)
+            value = converted(name, _unimported(text) if name == "on_event" else text)
             self.settings[name] = _carriers(value) if name == "find_id" else value
         except ConfigError as error:
             self._find("unusable", name, str(error), key)
@@ -499,6 +539,11 @@ def _carriers(text: Any) -> Any:
         for part in parts
         for carrier in carriers_from(_finder if _is_finder(part) else part)
     ]
+
+
+def _unimported(text: str) -> str:
+    """Return none for callbacks that would have to be imported, and what is wrong as it is."""
+    return "" if all(":" in part for part in text.split(",")) else text
 
 
 def _is_finder(text: str) -> bool:

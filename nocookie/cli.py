@@ -1,7 +1,7 @@
 """The command `nocookie`: what is common to its subcommands, each a module in `nocookie.commands`.
 
-What the user got wrong is a `ConfigError`, which becomes one sentence and the status 2, as a wrong
-argument does. A store that fails is one sentence and the status 1.
+What the user got wrong is one sentence and the status 2, as a wrong argument is. A store that fails
+is one sentence and the status 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from nocookie.errors import ConfigError, StoreError
+from nocookie.errors import NocookieError, StoreError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -22,10 +22,13 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final[Mapping[str, str]] = {
     "check": "check",
     "demo": "demo",
+    "end": "end",
     "import": "import_sessions",
+    "list": "list_sessions",
     "make-config": "make_config",
     "purge": "purge",
     "secret": "secret",
+    "show": "show",
 }
 
 
@@ -49,9 +52,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ConfigError, StoreError) as error:
+        except NocookieError as error:
             click.echo(f"nocookie {ctx.invoked_subcommand}: {error}", err=True)
-            ctx.exit(2 if isinstance(error, ConfigError) else 1)
+            ctx.exit(1 if isinstance(error, StoreError) else 2)
 
 
 def _version() -> str:

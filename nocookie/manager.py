@@ -214,7 +214,7 @@ class SessionManager:
             return
         if real._key is not None and not tell and isinstance(brought_by, UrlCarrier):
             self._put(brought_by, real.id, reply)
-        elif real._ended:
+        elif real._ended and not tell:
             self._strip(reply)
         in_url = bool(
             ids_taken(reply.environ) or brought_by in self._in_url or (tell and brought_by is None)
@@ -277,6 +277,11 @@ class SessionManager:
         if kept is not None and kept._values is None:
             kept._look()
         return owners.end_all(self.backend, owner, None if kept is None else kept._key)
+
+    def end_one(self, owner: str, fingerprint: str) -> bool:
+        """End the session of *owner* with this fingerprint; return whether it was there. Raises as
+        `sessions_of`."""
+        return owners.end_one(self.backend, owner, fingerprint)
 
     def bare_url(self, environ: WSGIEnvironment, url: str) -> str:
         """Return *url* without an id, whichever of our carriers put it there."""

@@ -14,7 +14,7 @@ from nocookie.ids import FINGERPRINT_LENGTH
 from nocookie.sessions import Session
 from nocookie.stores.base import ByOwner, Record
 
-__all__ = ["SessionInfo", "end_all", "info", "sessions_of"]
+__all__ = ["SessionInfo", "end_all", "end_one", "info", "sessions_of"]
 
 
 class SessionInfo(NamedTuple):
@@ -60,6 +60,23 @@ def end_all(backend: Backend, owner: str, but: str | None = None) -> int:
     for _ in range(ended):
         backend.emit("ended", "with all of its owner")
     return ended
+
+
+def end_one(backend: Backend, owner: str, fingerprint: str) -> bool:
+    """End the session of *owner* with this *fingerprint*; return whether it was there.
+
+    One that just goes on under a fresh id by itself (`rotate_every`) has another fingerprint from
+    then on. Raises as `sessions_of`.
+    """
+    store = _by_owner(backend)
+    for tag in backend.owner_tags(owner):
+        for key in store.owned(tag):
+            if key[:FINGERPRINT_LENGTH] != fingerprint:
+                continue
+            if backend.store.destroy(key) is None:
+                backend.emit("ended", "by its owner", fingerprint)
+                return True
+    return False
 
 
 def info(backend: Backend, key: str) -> SessionInfo | None:

@@ -36,6 +36,7 @@ class Opener(Protocol):
     def bare_url(self, environ: WSGIEnvironment, url: str) -> str: ...
     def sessions_of(self, owner: str) -> list[SessionInfo]: ...
     def end_all(self, owner: str, but: Session | SessionObject | None = None) -> int: ...
+    def end_one(self, owner: str, fingerprint: str) -> bool: ...
 
 
 class _Params(dict[str, Any]):
@@ -184,6 +185,12 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         many. Raises as `nocookie.owners.end_all`."""
         owner = self.owner if owner is None else owner
         return 0 if owner is None else self._manager.end_all(owner, but)
+
+    def end_one(self, fingerprint: str, owner: str | None = None) -> bool:
+        """End the session with this *fingerprint*, if it is one of *owner*, by default of this
+        session's own; return whether it was there. Raises as `nocookie.owners.end_one`."""
+        owner = self.owner if owner is None else owner
+        return owner is not None and self._manager.end_one(owner, fingerprint)
 
     def accessed(self) -> bool:
         """Whether anything has asked for the session in this request."""

@@ -467,6 +467,29 @@ MUTANTS = [
         "return super().find_class(module, name)", "stores/test_importing",
     ),
     Mutant(
+        "the id of a session after a logout stays where the visitor is sent",
+        "manager.py", "elif real._ended and not tell:", "elif real._ended:", "test_logins",
+    ),
+    Mutant(
+        "a session is ended for its owner alone",
+        "owners.py", "        for key in store.owned(tag):\n            if key[:FINGERPRINT_LENGTH]",
+        "        for key in store.keys():\n            if key[:FINGERPRINT_LENGTH]", "test_logins",
+    ),
+    Mutant(
+        "an operator ends a session that moves past",
+        "listing.py", "        _end_until_none_is_left(backend, is_older),\n", "", "test_listing",
+    ),
+    Mutant(
+        "a session of another secret is listed as unreadable",
+        "listing.py", "    elif sealer is not None and not nonce:\n", "    elif False:\n",
+        "test_listing",
+    ),
+    Mutant(
+        "an operator is asked first",
+        "commands/end.py", "if not yes and sys.stdin.isatty() and not click.confirm",
+        "if False and not click.confirm", "test_commands",
+    ),
+    Mutant(
         "a page's own policy tells other origins no URL with an id",
         "html.py", "return not _LAX.isdisjoint(words)", "return False", "rewriting/test_html",
     ),

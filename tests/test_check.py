@@ -123,7 +123,12 @@ def test_what_make_config_writes_is_fine(run, tmp_path, more):
 
 # -- what is not safe ----------------------------------------------------------------------------
 
-COOKIELESS = {"cache_dir": "%(here)s/data", "nocookie.use_cookies": "False"}
+COOKIELESS = {
+    "cache_dir": "%(here)s/data",
+    "nocookie.use_cookies": "False",
+    "nocookie.require_https": "true",
+}
+PROXIES = {**SAFE, "nocookie.trusted_proxies": "10.0.0.0/8, fc00::/7, 192.0.2.1"}
 URLS = {**COOKIELESS, "nocookie.find_id": "query:sid", "nocookie.origin": "https://shop.example"}
 REDIS = {**COOKIELESS, "nocookie.type": "redis"}
 
@@ -150,6 +155,37 @@ UNSAFE = [
         "transport",
         {**URLS, "nocookie.origin": "http://shop.example"},
         {"nocookie.origin": "https://shop.example"},
+    ),
+    *(
+        (
+            "plain_http",
+            {**COOKIELESS, "nocookie.require_https": "no", **more},
+            {"nocookie.require_https": "yes"},
+        )
+        for more in (
+            {},
+            {"nocookie.find_id": "header"},
+            {"nocookie.find_id": "cookie, bearer", "nocookie.secure": "true"},
+        )
+    ),
+    (
+        "plain_http",
+        {**COOKIELESS, "nocookie.require_https": "no"},
+        {"nocookie.find_id": "cookie", "nocookie.secure": "true"},
+    ),
+    *(
+        ("proxies", {**PROXIES, "nocookie.trusted_proxies": wide}, PROXIES)
+        for wide in ("0.0.0.0/0", "::/0", "10.0.0.1, 128.0.0.0/1")
+    ),
+    (
+        "grace",
+        {**SAFE, "nocookie.rotate_every": "600", "nocookie.rotation_grace": "31"},
+        {"nocookie.rotation_grace": "30"},
+    ),
+    (
+        "grace",
+        {**SAFE, "nocookie.rotate_every": "600", "nocookie.rotation_grace": "31"},
+        {"nocookie.rotate_every": "none"},
     ),
     ("leak_guard", {**URLS, "nocookie.leak_guard": "off"}, {"nocookie.leak_guard": "log"}),
     (
@@ -251,6 +287,13 @@ def test_a_file_without_a_secret_may_be_read_by_everybody(ini):
     file = ini(SAFE)
     file.chmod(0o644)
     assert found(file) == []
+
+
+def test_callbacks_are_not_imported(ini):
+    """They may be of an application that is not installed here."""
+    file = ini({**SAFE, "nocookie.on_event": "no.such:callback, another.one:of.them"})
+    assert (found(file), found(file, "unusable")) == ([], [])
+    assert found(ini({**SAFE, "nocookie.on_event": "nonsense"}), "unusable") == ["on_event"]
 
 
 def test_what_is_meant_can_be_accepted(run, ini):

@@ -1,12 +1,14 @@
 """What happened is logged, counted, and told to who asks."""
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 from helpers import CountingStore, serve
 
 from nocookie import Event, Session, SessionMiddleware, StoreError, session
-from nocookie.events import EVENTS, Events
+from nocookie.events import _LEVELS, EVENTS, Events
 from nocookie.ids import SignedIds
 
 SECRET = "s" * 32
@@ -186,3 +188,11 @@ def test_every_event_in_the_source_has_its_line():
     emitted = set(re.findall(r'\bemit\(\s*"([a-z ]+)"', source))
     by_a_variable = {"expired", "corrupted", "rotated", "login"}
     assert emitted | by_a_variable == EVENTS.keys()
+
+
+def test_every_event_is_on_the_page_about_watching():
+    page = (Path(__file__).parent.parent / "docs" / "watching.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z ]+)` \| (?=.+ \| .+ \|$)", page, re.MULTILINE)
+    assert sorted(rows) == sorted(EVENTS)
+    warnings = re.search(r"logger `nocookie`: (.+?) as warnings", page, re.DOTALL)[1]
+    assert sorted(re.findall("`([^`]+)`", warnings)) == sorted(_LEVELS)

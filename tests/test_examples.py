@@ -643,6 +643,81 @@ def test_middleware_order_keeps_what_is_the_same_for_all_and_nothing_else(load):
     assert id not in "".join(map(str, app.get("/me?name=ada").headers.items()))
 
 
+# -- devices -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(load):
+    """`device(client)` is another browser, logged in as ada unless another name is given."""
+    application = load("devices").application
+
+    def device(client, name="ada", **fields):
+        browser = TestApp(application, extra_environ={"HTTP_USER_AGENT": client})
+        form = browser.get("/").form
+        form["name"], form["password"] = name, "correct horse"
+        for field, value in fields.items():
+            form[field] = value
+        form.submit(status=303)
+        return browser
+
+    return device
+
+
+def test_devices_are_listed_for_their_owner_alone(device):
+    phone, desk = device("Phone <1>"), device("Desk")
+    device("Stranger", "eve")
+
+    page = desk.get("/")
+    assert "Phone &lt;1&gt;, last seen on" in page and "<b>This one</b>: Desk" in page
+    assert "Stranger" not in page
+    assert "<b>This one</b>: Phone &lt;1&gt;" in phone.get("/")
+
+
+def test_devices_are_ended_one_by_one_or_all_but_this(device):
+    phone, tablet, desk = device("Phone"), device("Tablet"), device("Desk")
+
+    page = desk.get("/")
+    (row,) = (row for row in page.html.find_all("li") if row.text.startswith("Phone"))
+    fingerprint = row.find("input", {"name": "fingerprint"})["value"]
+    (end,) = (
+        form
+        for form in page.forms.values()
+        if form.action == "/end" and form["fingerprint"].value == fingerprint
+    )
+    end["password"] = "guess"
+    assert end.submit(status=403)
+    assert "You are ada." in phone.get("/")
+    end["password"] = "correct horse"
+    end.submit(status=303)
+    assert "You are ada." not in phone.get("/")
+    assert "You are ada." in tablet.get("/")
+
+    (others,) = (form for form in desk.get("/").forms.values() if form.action == "/end-others")
+    others["password"] = "correct horse"
+    others.submit(status=303)
+    assert "You are ada." not in tablet.get("/")
+    assert "You are ada." in desk.get("/")
+
+
+def test_devices_of_others_are_out_of_reach(device):
+    eve, desk = device("Stranger", "eve"), device("Desk")
+    device("Phone")
+    (end,) = (form for form in desk.get("/").forms.values() if form.action == "/end")
+    end["password"] = "correct horse"
+    end["fingerprint"].force_value("0" * 10)
+    end.submit(status=303)
+    assert "You are eve." in eve.get("/")
+
+
+def test_devices_may_be_remembered(device):
+    device("Phone")
+    device("Desk", remember=True)
+
+    manager = sys.modules["example_devices"].application.manager
+    lives = {one.client: one.expires - one.last_accessed for one in manager.sessions_of("ada")}
+    assert (round(lives["Phone"]), round(lives["Desk"])) == (1800, 30 * 86400)
+
+
 # -- configured ----------------------------------------------------------------------------------
 
 
@@ -682,8 +757,12 @@ def test_configured_is_served_by_the_file_that_make_config_writes(configured, mo
     ) as server:
         try:
             url = server.stdout.readline().strip()
-            with urllib.request.urlopen(url, timeout=LONGER_THAN_A_START_TAKES) as answer:
-                headers = {"X-Session-Id": answer.headers["X-Session-Id"]}
+            by_https = {"X-Forwarded-Proto": "https"}  # as the proxy in front says
+            first = urllib.request.Request(url, headers=by_https)
+            with urllib.request.urlopen(first, timeout=LONGER_THAN_A_START_TAKES) as answer:
+                headers = {**by_https, "X-Session-Id": answer.headers["X-Session-Id"]}
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(url, timeout=30)
             with urllib.request.urlopen(
                 urllib.request.Request(url, headers=headers), timeout=30
             ) as answer:

@@ -56,6 +56,7 @@ LAYERS = [
     ["nocookie.importing"],
     [
         *("nocookie.adapters.*", "nocookie.demo", "nocookie.flash", "nocookie.forms"),
+        "nocookie.listing",
         *("nocookie.purge", "nocookie.testing.clock", "nocookie.testing.threads"),
         *("nocookie.testing.audit.client", "nocookie.testing.audit.elsewhere"),
         *("nocookie.testing.audit.report", "nocookie.testing.audit.requirements"),
@@ -72,6 +73,7 @@ LAYERS = [
     ["nocookie.testing"],
     [
         *("nocookie.adapters", "nocookie.checking"),
+        *("nocookie.commands.fingerprints", "nocookie.commands.showing"),
         *("nocookie.commands.where", "nocookie.commands.working"),
     ],
     ["nocookie.commands.*"],
@@ -138,6 +140,7 @@ NOT_LOADED = [
     *("pytest", "hypothesis", "beaker", "webtest"),
     *("nocookie.stores.file", "nocookie.stores.memory", "nocookie.testing", "nocookie.cli"),
     *("nocookie.commands", "nocookie.inifile", "nocookie.demo", "nocookie.purge"),
+    "nocookie.listing",
     *("nocookie.adapters", "click"),
 ]
 

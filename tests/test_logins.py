@@ -250,6 +250,27 @@ def test_a_logout_ends_the_session_and_says_what_to_send(site):
     assert seen(site, id) == (None, {}, "unknown")
 
 
+@pytest.mark.parametrize("find_id", [Query("sid"), PathSegment("~")])
+def test_what_is_saved_after_a_logout_is_found_where_the_visitor_is_sent(store, clock, find_id):
+    def app(environ, start_response):
+        headers = []
+        if environ["PATH_INFO"] == "/in":
+            session.login("ann")
+            headers = [("Location", "/home")]
+        elif environ["PATH_INFO"] == "/out":
+            headers = session.logout("/bye").headers
+            session["message"] = "goodbye"
+            session.save()
+        start_response("303 See Other" if headers else "200 OK", headers)
+        return [repr((session.owner, session.get("message"))).encode()]
+
+    site = SessionMiddleware(app, use_cookies=False, find_id=find_id, type=store, clock=clock)
+    there = serve(site, path="/in").header("Location")
+    bye = serve(site, path=there.replace("/home", "/out")).header("Location")
+    assert serve(site, path=bye).body == b"(None, 'goodbye')"
+    assert serve(site, path=there).body == b"(None, None)"
+
+
 @pytest.mark.parametrize("find_id", [Query(), PathSegment()])
 def test_after_a_logout_no_url_has_the_id(store, clock, find_id):
     site = Site(type=store, clock=clock, find_id=find_id)
@@ -395,6 +416,26 @@ def test_all_but_this_one_end_at_once(site, options):
         late.save()
     assert site.manager.end_all("ann") == 1
     assert site.manager.end_all("nobody") == 0
+
+
+def test_one_of_an_owner_is_ended_by_its_fingerprint_and_no_other(site, options):
+    ids = [logged_in(site) for _ in range(3)]
+    bob = logged_in(site, "bob")
+    named = {id: site.manager.backend.fingerprint(id) for id in (*ids, bob)}
+    late = Session({}, id=ids[1], **options)
+    late["a"] = 1
+    site.get(lambda: session.end_one(named[ids[1]]), ids[0])
+    assert site.result is True
+    assert [seen(site, id)[0] for id in ids] == ["ann", None, "ann"]
+    with pytest.raises(SessionGone):
+        late.save()
+    for nothing in (named[ids[1]], named[bob], named[ids[0]][:5], ""):
+        site.get(lambda it=nothing: session.end_one(it), ids[0])
+        assert site.result is False
+    assert seen(site, bob)[0] == "bob"
+    site.get(lambda: session.end_one(named[bob]))
+    assert site.result is False, "who has no owner has no sessions"
+    assert site.manager.end_one("bob", named[bob])
 
 
 def test_a_login_may_end_all_others(site):

@@ -44,6 +44,8 @@ TRAIL = 0
 #: The end of a record, before its key: in the order of these, `purge` finds what is over.
 END = struct.Struct(">d")
 
+#: How many records one step of `keys` looks at.
+KEYS_AT_ONCE = 100
 #: How many expired records a `create` removes: more than it adds, and no create takes long.
 SWEEP_PER_CREATE = 2
 
@@ -150,11 +152,19 @@ class LmdbStore:
         with self._change:
             self._close()
 
-    # -- an optional power ------------------------------------------------------------------------
+    # -- optional powers --------------------------------------------------------------------------
 
     def purge(self, limit: int) -> int:
         with self._transaction() as sessions:
             return sessions.purge(self._clock(), limit)
+
+    def keys(self) -> Iterator[str]:
+        # In steps: as long as somebody reads, LMDB gives back no page that was there.
+        last: bytes | None = b""
+        while last is not None:
+            with self._transaction(write=False) as sessions:
+                living, last = sessions.living(self._clock(), last, KEYS_AT_ONCE)
+            yield from living
 
     # -- transactions -----------------------------------------------------------------------------
 
@@ -300,6 +310,21 @@ class _Sessions:
         if isinstance(found, Record):
             self._transaction.delete(END.pack(found.expires) + name, db=self._ends)
         self._transaction.delete(name, db=self._records)
+
+    def living(self, now: float, after: bytes, limit: int) -> tuple[list[str], bytes | None]:
+        """Return which of the *limit* records after that name live, and the last of them; None if
+        there is none any more."""
+        living = []
+        records = self._transaction.cursor(db=self._records)
+        there = records.set_range(after + b"\0" if after else after)
+        for _ in range(limit):
+            if not there:
+                return living, None
+            name, data = records.item()
+            if isinstance(_told(_read(data), now), Record):
+                living.append(name.hex())
+            there = records.next()
+        return living, name
 
     def purge(self, now: float, limit: int) -> int:
         ends = self._transaction.cursor(db=self._ends)

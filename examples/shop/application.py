@@ -168,14 +168,14 @@ class Shop:
         )
 
     def log_in(self, request):
-        session.regenerate_id()  # whoever knew the id of before does not know this one
-        session["user"] = request.POST.get("name", "")[:100]
-        session.save()
+        name = request.POST.get("name", "")[:100]
+        if not name:
+            return HTTPSeeOther(location="login")
+        session.login(name)  # whoever knew the id of before does not know this one
         return HTTPSeeOther(location="./")
 
     def log_out(self, request):
-        session.delete()
-        return HTTPSeeOther(location="./")
+        return HTTPSeeOther(headers=session.logout(f"{MOUNT}/").headers)
 
 
 def not_found(request):
@@ -183,8 +183,8 @@ def not_found(request):
 
 
 def page(title, body, head=""):
-    if "user" in session:
-        who = escape(session["user"])
+    if session.owner is not None:
+        who = escape(session.owner)
         door = f'<form method="post" action="{MOUNT}/logout"><button>Log out</button></form>'
     else:
         who, door = "nobody we know", f'<a href="{MOUNT}/login">Log in</a>'

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from nocookie.checking import RULES, Finding, Line, Report, check
+from nocookie.commands.showing import printable
 
 __all__ = ["command"]
 
@@ -70,7 +71,7 @@ def _as_json(file: Path, reports: Sequence[Report], status: int) -> dict[str, ob
 
 
 def _told(report: Report) -> Iterator[str]:
-    yield f"[{_printable(report.section)}]"
+    yield f"[{printable(report.section)}]"
     for line in report.lines:
         yield from _option(line)
     if report.findings:
@@ -81,7 +82,7 @@ def _told(report: Report) -> Iterator[str]:
 
 def _option(line: Line) -> Iterator[str]:
     where = "" if line.number is None else f"{line.number}:"
-    yield f"{where:>6} {_printable(line.key)} = {_printable(line.value)}"
+    yield f"{where:>6} {printable(line.key)} = {printable(line.value)}"
     yield _wrapped(line.means)
     if line.beaker is not None:
         yield _wrapped(f"With Beaker: {line.beaker}")
@@ -89,7 +90,7 @@ def _option(line: Line) -> Iterator[str]:
 
 def _finding(finding: Finding) -> str:
     number = "" if finding.number is None else f"line {finding.number}, "
-    about = "" if finding.key is None else f"{number}{_printable(finding.key)}: "
+    about = "" if finding.key is None else f"{number}{printable(finding.key)}: "
     word = f" [{finding.name}]" if finding.kind in ("unsafe", "accepted") else ""
     end = "" if finding.sentence.endswith("?") else "."
     return click.wrap_text(
@@ -99,9 +100,3 @@ def _finding(finding: Finding) -> str:
 
 def _wrapped(text: str) -> str:
     return click.wrap_text(text, WIDTH, initial_indent=" " * 9, subsequent_indent=" " * 9)
-
-
-def _printable(text: str) -> str:
-    """A file may hold what a terminal would act upon."""
-    text = " ".join(text.split())
-    return text if text.isprintable() else ascii(text)

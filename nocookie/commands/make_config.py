@@ -25,9 +25,11 @@ TEMPLATE: Final = """\
 
 [server:main]
 use = egg:waitress#main
-# Only for the proxy in front, which is to speak HTTPS.
+# Only for the proxy in front, which is to speak HTTPS, and to say so in X-Forwarded-Proto.
 host = 127.0.0.1
 port = 8080
+trusted_proxy = 127.0.0.1
+trusted_proxy_headers = x-forwarded-proto
 
 [app:main]
 use = egg:{name}
@@ -67,6 +69,9 @@ NO_COOKIES: Final = """\
 # The id travels in a header, both ways.
 nocookie.use_cookies = False
 nocookie.find_id = header:X-Session-Id
+# No id is taken or given out over plain HTTP. Which way a client came, the proxy says.
+nocookie.require_https = true
+nocookie.trusted_proxies = 127.0.0.1
 # The name of the cookie, should there be one again.
 nocookie.key = {name}"""
 

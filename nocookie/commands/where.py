@@ -47,7 +47,11 @@ def where(function: F) -> F:
 
 def opened(config: Path | None, section: str, options: Mapping[str, str | None]) -> Backend:
     """Return the backend that `settings_of` these describe."""
-    return Backend(settings_of(config, section, options))
+    settings = settings_of(config, section, options)
+    if config is None:
+        # What the application's are nobody said: then what the store says of a record counts.
+        settings["timeout"] = settings["lifetime"] = None
+    return Backend(settings)
 
 
 def settings_of(
@@ -58,4 +62,5 @@ def settings_of(
     given = {name: value for name, value in options.items() if value is not None}
     if config is None and not {"type", "data_dir"} & given.keys():
         raise click.UsageError("Which store? Say it with --config, --type or --data-dir.")
-    return resolve(read(config, section) if config else None, given)
+    # What a command does is not told to the application's callbacks, nor are they imported.
+    return resolve(read(config, section) if config else None, {"on_event": (), **given})

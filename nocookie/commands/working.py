@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
-__all__ = ["say", "stoppable"]
+__all__ = ["counting", "say", "stoppable"]
 
 
 def say(quiet: bool, sentence: str) -> None:
     if not quiet:
         click.echo(sentence)
+
+
+@contextmanager
+def counting(label: str, quiet: bool = False) -> Iterator[Callable[[], object]]:
+    """Show on a terminal how many were looked at, where nobody knows how many there are; yield
+    what counts one more."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    none: Iterator[None] = iter(())
+    with click.progressbar(
+        none, label=label, show_pos=True, show_eta=False, file=sys.stderr, update_min_steps=200
+    ) as bar:
+        yield lambda: bar.update(1)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from nocookie import (
     session,
 )
 from nocookie.logs import MaskIds, MaskingRequestHandler, mask
+from nocookie.owners import SessionInfo
 from nocookie.stores.base import (
     ByOwner,
     Countable,
@@ -240,6 +241,16 @@ assert_type(mask("GET /"), str)
 MaskIds()
 request_handler: type[MaskingRequestHandler] = MaskingRequestHandler
 leak: type[NocookieError] = IdLeak
+
+# -- owners --------------------------------------------------------------------------------------
+
+session.login("ada", "her telephone")
+session.timeout = session.lifetime = None
+assert_type(session.owner, str | None)
+assert_type(session.sessions_of(), list[SessionInfo])
+assert_type(session.end_all(but=session), int)
+assert_type(session.end_one("0123456789"), bool)
+assert_type(session.logout("/bye").headers, list[tuple[str, str]])
 
 # -- stores with servers -------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The suite that every store passes, unchanged, and what it leaves to each: killed and stopped
 processes, forks, a file that is full, bytes that are no record."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import time
 import pytest
 from nocookie_lmdb import LmdbStore
 
-from nocookie import Session, StoreError, StoreTimeout
+from nocookie import Session, StoreError, StoreTimeout, cli
+from nocookie.stores import close_all
 from nocookie.stores.base import Delta, KeyTaken, Missing, Record
 from nocookie.testing import StoreSuite
 
@@ -43,6 +45,29 @@ def test_it_is_found_by_its_name(tmp_path):
     mine["colour"] = "green"
     mine.save()
     assert Session({}, type="lmdb", data_dir=tmp_path, id=mine.id)["colour"] == "green"
+
+
+def test_its_sessions_are_listed_and_ended_from_the_shell(tmp_path, capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*arguments, "--type", "lmdb", "--data-dir", str(tmp_path)])
+        return stop.value.code, capsys.readouterr().out
+
+    made = []
+    for owner in ["ada", "bob", "ada"] + ["many"] * 200:
+        mine = Session({}, type="lmdb", data_dir=tmp_path)
+        mine.login(owner)
+        mine.save()
+        made.append(mine.fingerprint)
+    close_all()
+
+    status, out = run("list", "--json")
+    assert status == 0
+    assert sorted(json.loads(line)["fingerprint"] for line in out.splitlines()) == sorted(made)
+    assert run("end", "--owner", "ada") == (0, "Ended 2 sessions.\n")
+    assert run("end", made[1]) == (0, "Ended 1 session.\n")
+    assert run("end", "--all") == (0, "Ended 200 sessions.\n")
+    assert run("list") == (0, "No session.\n")
 
 
 def test_a_file_that_is_full_is_a_store_error_and_the_records_stay(tmp_path):
