@@ -87,6 +87,8 @@ class Backend:
         if settings["beaker_ids_until"] is not None:
             until = settings["beaker_ids_until"].timestamp()
             self.ids = self.beaker_ids = BeakerIds(self.ids, until, self.clock)
+        #: Whether ids change though nobody asked for that.
+        self.leaves_trails = self.rotate_every != math.inf or self.beaker_ids is not None
         #: How a request reads a record: with the touch that is due, where one trip can do both.
         self.load: Callable[[str], Record | Missing | Moved] = self.store.load
         if isinstance(self.store, Renewing):

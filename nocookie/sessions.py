@@ -580,8 +580,9 @@ class Session(MutableMapping[str, Any]):
                             self._failed = None
                         if self._is_new is None:
                             self._is_new = False
-                        if backend.beaker_ids is not None and is_beaker_id(id):
-                            self._take_over(id, backend.beaker_ids.until)
+                        beaker_ids = backend.beaker_ids
+                        if beaker_ids is not None and is_beaker_id(id) and not self._passive:
+                            self._take_over(id, beaker_ids.until)
                         return
                     self._facts = self._life = None
                 else:
@@ -643,7 +644,7 @@ class Session(MutableMapping[str, Any]):
     def _catch_up(self) -> bool:
         """Go on where a rotation of another request has gone; return whether there was one."""
         backend, key, held = self._backend, self._key, self._old or self._id
-        if backend.rotate_every == math.inf or key is None or held is None:
+        if not backend.leaves_trails or key is None or held is None:
             return False
         found = backend.peek(key)
         if type(found) is not Moved:
@@ -707,15 +708,12 @@ class Session(MutableMapping[str, Any]):
         return None
 
     def _take_over(self, id: str, until: float) -> None:
-        """A client came with an id of Beaker's: mark that, and move the session at the commit to
-        an id of ours, as a touch that is due."""
-        backend = self._backend
-        self._take_fresh_id()
-        self._touch_due = True
-        now = backend.clock()
+        """A client came with an id of Beaker's: mark that, and go on under one of ours."""
+        self._prepare_turn()
+        now = self._backend.clock()
         mark = new_record(({}, now, now, until, 1, b""))
         try:
-            backend.store.create(mark_key(id), mark, until - now)
+            self._backend.store.create(mark_key(id), mark, until - now)
         except KeyTaken:
             pass  # another request did
 

@@ -399,7 +399,13 @@ MUTANTS = [
     ),
     Mutant(
         "a session with an id of Beaker's moves at its first use",
-        "sessions.py", "if backend.beaker_ids is not None and is_beaker_id(id):", "if False:",
+        "sessions.py",
+        "if beaker_ids is not None and is_beaker_id(id) and not self._passive:", "if False:",
+        "test_beaker_ids",
+    ),
+    Mutant(
+        "a prefetch with an id of Beaker's is told none of ours",
+        "sessions.py", "is_beaker_id(id) and not self._passive:", "is_beaker_id(id):",
         "test_beaker_ids",
     ),
     Mutant(
@@ -408,13 +414,13 @@ MUTANTS = [
         "test_beaker_ids",
     ),
     Mutant(
-        "a request that comes late with an id of Beaker's tells no dead id",
-        "sessions.py", "self._id, self._old, self._turning = self._old, None, False", "pass",
+        "requests that come at once with an id of Beaker's tell the same new one",
+        "sessions.py", "if not backend.leaves_trails or", "if backend.rotate_every == math.inf or",
         "test_beaker_ids",
     ),
     Mutant(
-        "a late request with an id of Beaker's does not renew its cookie",
-        "sessions.py", "            self._last_accessed = None\n", "", "test_beaker_ids",
+        "a cookie is not renewed with an id that another request has replaced",
+        "sessions.py", "            self._last_accessed = None\n", "", "test_cookies",
     ),
     Mutant(
         "an id of Beaker's counts until its day",
