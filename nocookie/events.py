@@ -32,6 +32,7 @@ EVENTS: Final = {
     "ended": "A session was ended, by the application or by an operator.",
     "expired": "A client came with the id of a session whose time is over.",
     "refused": "A client came with what is no id of a session; the detail is the reason.",
+    "client changed": "An owner's session is used by a client that says it is another one.",
     "form refused": "A form came without the token of its session.",
     "conflict": "One request brought several ids.",
     "corrupted": "A record, or a value in one, cannot be read. It is kept.",

@@ -30,8 +30,10 @@ class Facts(NamedTuple):
     owner: str | None = None
     #: How the id travelled at the login, as text: `Header('X-Session-Id')`.
     carrier: str | None = None
-    #: What the client said it is.
+    #: What the client is called, for people.
     client: str | None = None
+    #: A digest of what the client said it is at the login.
+    agent: str | None = None
     #: When the id was last changed by itself, in seconds since the epoch.
     rotated: float | None = None
 
@@ -42,7 +44,7 @@ class Facts(NamedTuple):
     def read(cls, value: Any) -> Facts:
         """Raises TypeError or ValueError for what `written` did not return."""
         facts = cls(**value)
-        texts = facts.owner, facts.carrier, facts.client
+        texts = facts.owner, facts.carrier, facts.client, facts.agent
         if not all(text is None or type(text) is str for text in texts):
             raise ValueError("a fact is no text")
         return facts._replace(rotated=_moment(facts.rotated))

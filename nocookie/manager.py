@@ -43,7 +43,7 @@ from nocookie.options import resolve
 from nocookie.redaction import ids_taken
 from nocookie.rewriting import Scope
 from nocookie.sealed import SealedSession
-from nocookie.session_object import SessionObject
+from nocookie.session_object import SessionObject, agent_of
 from nocookie.sessions import Session
 from nocookie.strength import SECRETS, weakness
 from nocookie.transport import is_loopback, is_secure
@@ -81,6 +81,7 @@ class SessionManager:
         self._rotates = self.backend.rotate_every != math.inf
         self._requires_https: bool = settings["require_https"]
         self._proxies = settings["trusted_proxies"]
+        self._watches_client: bool = settings["watch_client"]
         #: Ids have gone out by plain HTTP, and that was said.
         self._warned_of_http = False
         _warn_of_weak_secrets(settings)
@@ -187,6 +188,8 @@ class SessionManager:
             for name in self._vary:
                 reply.add_word("Vary", name)
             if real._values is not None:
+                if self._watches_client and real._is_anothers(agent_of(reply.environ)):
+                    self.emit("client changed", "", real._named())
                 self._propagate(real, reply)
                 if is_cached and real._key is not None:
                     self._watch_body(real, reply)

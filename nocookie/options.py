@@ -470,6 +470,14 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "how the client came: `10.0.0.1, 192.168.0.0/16`. What others say of it is ignored.",
         ),
         Option(
+            "watch_client",
+            _bool,
+            False,
+            "Report the event `client changed` when a session is used by a client whose "
+            "`User-Agent` is not the one of the login. Advice, no defence: agents are updated, and "
+            "can be copied.",
+        ),
+        Option(
             "on_event",
             _callbacks,
             (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from nocookie.owners import SessionInfo
     from nocookie.rewriting import Scope
 
-__all__ = ["Opener", "SessionObject"]
+__all__ = ["Opener", "SessionObject", "agent_of"]
 
 T = TypeVar("T")
+
+_AGENT_SIZE: Final = 8
 
 #: How much of a User-Agent is kept to tell sessions apart by.
 CLIENT_LENGTH: Final = 200
@@ -162,6 +165,8 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
             client = "".join(filter(str.isprintable, said))[:CLIENT_LENGTH] or None
         session = self._session()
         session.login(owner, client)
+        assert session._facts is not None
+        session._learn(session._facts._replace(agent=agent_of(self._environ)))
         session._mark()
 
     def logout(self, to: str | None = None) -> Farewell:
@@ -316,6 +321,12 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return "<Session, untouched>" if self._sess is None else repr(self._sess)
+
+
+def agent_of(environ: WSGIEnvironment) -> str:
+    """Return what tells one kind of client from another, by what it says of itself."""
+    said = environ.get("HTTP_USER_AGENT", "").encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(said, digest_size=_AGENT_SIZE).hexdigest()
 
 
 def _is_passive(environ: WSGIEnvironment) -> bool:

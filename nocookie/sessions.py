@@ -1146,6 +1146,11 @@ class Session(MutableMapping[str, Any]):
             except NotAnId:
                 return
 
+    def _is_anothers(self, agent: str) -> bool:
+        """Whether the client of the login said that it is another than *agent*."""
+        facts = self._facts
+        return facts is not None and facts.agent is not None and facts.agent != agent
+
     def _learn(self, facts: Facts) -> None:
         self._facts, self._facts_changed, self._ready = facts, True, None
 

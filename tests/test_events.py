@@ -141,6 +141,34 @@ def test_a_callback_may_be_named_in_text(store, clock, monkeypatch):
     assert names(seen) == ["created"]
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_client_that_says_it_is_another_is_told(store, clock, told, watched):
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/login":
+            session.login("ann", client="a name for people")
+        session.get("n")
+        start_response("200 OK", [])
+        return [b""]
+
+    app = SessionMiddleware(
+        app,
+        use_cookies=False,
+        type=store,
+        clock=clock,
+        watch_client=watched,
+        on_event=told.append,
+    )
+    phone, desk = {"User-Agent": "Phone/1"}, {"User-Agent": "Desk/2"}
+    id = serve(app, path="/login", headers=phone).id
+    serve(app, id, headers=phone)
+    assert names(told) == ["created", "login"]
+    for headers in (desk, {}):
+        told.clear()
+        assert serve(app, id, headers=headers).status == "200 OK", "advice, no defence"
+        assert names(told) == (["client changed"] if watched else [])
+    assert "Desk" not in repr(told)
+
+
 def test_a_store_that_fails_is_told(site, told, store):
     id = get(site, visit)
     told.clear()

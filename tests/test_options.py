@@ -105,6 +105,7 @@ ROWS = {
     "rotation_grace": (SECONDS, [*NO_SECONDS, None, "none"]),
     "on_unknown": ([("new", "new"), (" Error ", "error")], ["", "none", None, True, "raise"]),
     "require_https": (BOOLS, NO_BOOL),
+    "watch_client": (BOOLS, NO_BOOL),
     "trusted_proxies": (
         [
             ("10.0.0.1", (ip_network("10.0.0.1"),)),
