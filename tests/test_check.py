@@ -372,7 +372,11 @@ def test_what_is_not_refused_the_application_takes(tmp_path, options, monkeypatc
 
 
 #: Not "on_event": what it names is not imported by the check, so it cannot know that it is missing.
-NAMES = sorted(OPTIONS.keys() - {"clock", "engine", "on_event"}) + ["tmeout", "lock_dir", "validate_key"]
+NAMES = sorted(OPTIONS.keys() - {"clock", "engine", "on_event"}) + [
+    "tmeout",
+    "lock_dir",
+    "validate_key",
+]
 VALUES = [
     *("true", "no", "none", "", "0", "5", "1e999", "x", "a b", "\u00e9", SECRET, "2030-12-31"),
     *("memory", "file", "redis", "memcached", "sqlalchemy", "cookie", "dbm", "ext:redis", "oops"),
