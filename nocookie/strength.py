@@ -56,6 +56,7 @@ PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
     "Tornado": ("__TODO:_GENERATE_YOUR_OWN_RANDOM_VALUE_HERE__",),
     "nocookie": (
         *("a long random text of yours", "one secret of enough characters"),
+        "a long random text of this page's own",
         *("another of enough characters", "from the environment, 32 characters or more"),
         *("read this from the environment, not from the source", "shared with the gateway alone"),
         *("hashes the gateway's ids for the store", "another key, kept from the store"),
