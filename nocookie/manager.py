@@ -181,7 +181,10 @@ class SessionManager:
                     self._check_head(id, reply)
             if self._rotates and self._can_be_told(real, reply) and real._is_turn_due():
                 real._prepare_turn()
-            if real._key is None and _is_for_all(reply):
+            # Caches put this head on a page that they keep for everybody, whatever it says of
+            # being stored (RFC 9111, section 4.3.4): it tells no id.
+            is_for_all = reply.status[:3] == "304"
+            if is_for_all and real._key is None:
                 real._passive = True  # no session begins where its id cannot be told
             if real._marked or real._touch_due or self._auto:
                 real._commit()
@@ -190,18 +193,18 @@ class SessionManager:
             if real._values is not None:
                 if self._watches_client and real._is_anothers(agent_of(reply.environ)):
                     self.emit("client changed", "", real._named())
-                self._propagate(real, reply)
+                self._propagate(real, reply, is_for_all)
                 if is_cached and real._key is not None:
                     self._watch_body(real, reply)
                 return
         if ids_taken(reply.environ):
             self._pass_on(reply)
 
-    def _propagate(self, real: Session, reply: Reply) -> None:
+    def _propagate(self, real: Session, reply: Reply, is_for_all: bool) -> None:
         """Tell the client the id of a session that was used, if it must be told."""
         brought_by = real._brought_by
         tell = real._id is not real._given and real.must_propagate
-        if tell and _is_for_all(reply):
+        if tell and is_for_all:
             tell = False
             self.emit("lost", "a new id, which no 304 can tell", real._named())
         elif tell:
@@ -209,7 +212,7 @@ class SessionManager:
         elif real._ended:
             if brought_by is not None:
                 brought_by.forget(reply)
-        elif brought_by in self._renewing and real._is_due() and not _is_for_all(reply):
+        elif brought_by in self._renewing and real._is_due() and not is_for_all:
             brought_by.place(real._carried, reply)
         if not self.in_url:
             if tell:
@@ -327,9 +330,9 @@ class SessionManager:
 
     def _tell(self, session: Session, reply: Reply) -> None:
         """Give the client its id. Where no header can, the application does, in its page."""
-        environ = reply.environ
-        if environ.get("wsgi.url_scheme") != "https" and not is_loopback(environ):
-            self._warn_of_http(environ)
+        # Every new session comes by here; most servers hear from a proxy beside them.
+        if not self._warned_of_http and reply.environ.get("REMOTE_ADDR", "127.")[:4] != "127.":
+            self._warn_of_http(reply.environ)
         if not self._placed(session, reply):
             if self.id_header is None:
                 return
@@ -340,7 +343,7 @@ class SessionManager:
             raise NocookieError("a header of the response has a control character in it")
 
     def _warn_of_http(self, environ: WSGIEnvironment) -> None:
-        if not self._warned_of_http and not is_secure(environ, self._proxies):
+        if not is_loopback(environ) and not is_secure(environ, self._proxies):
             self._warned_of_http = True
             self.emit(
                 "misfit",
@@ -383,12 +386,6 @@ def _warn_of_weak_secrets(settings: Mapping[str, Any]) -> None:
             if why is not None and sentence not in _said:
                 _said.add(sentence)
                 emit("misfit", sentence)
-
-
-def _is_for_all(reply: Reply) -> bool:
-    """Whether caches put this head on a page that they keep for everybody, whatever it says of
-    being stored (RFC 9111, section 4.3.4)."""
-    return reply.status[:3] == "304"
 
 
 #: Responses that few programs look at.

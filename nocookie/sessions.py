@@ -943,16 +943,17 @@ class Session(MutableMapping[str, Any]):
             backend.emit("plain http")
             self._refuse(partial(InsecureTransport, "insecure"))
             raise InsecureTransport("insecure")
+        owner = self._owner
         for _ in range(FRESH_TRIES):
             key = backend.ids.key(self.id)
             self._created = now = backend.clock()
             seal = self._new_seal(key)
             record = new_record((delta.set, now, now, now, 1, seal))
             try:
-                if self._owner is None:
+                if owner is None:
                     backend.store.create(key, record, self._ttl())
                 else:
-                    backend.store.create(key, record, self._ttl(), self._owner)
+                    backend.store.create(key, record, self._ttl(), owner)
             except KeyTaken:
                 if backend.ids.adopts:
                     self._join(key)
@@ -962,7 +963,7 @@ class Session(MutableMapping[str, Any]):
             self._key = key
             self._seal = seal if backend.ids.adopts else None
             backend.emit("created", "", key[:FINGERPRINT_LENGTH])
-            if self._owner is not None:
+            if owner is not None:
                 self._begin_owned("login")
             self._settle(delta)
             return

@@ -42,7 +42,7 @@ def is_secure(environ: WSGIEnvironment, proxies: Networks = ()) -> bool:
 
 def is_loopback(environ: WSGIEnvironment) -> bool:
     """Whether the request came from this host: from a developer, or a proxy beside us."""
-    # By the text, for every new session asks; a Unix socket has no address, nor has a test.
+    # By the text: a Unix socket has no address, nor has a test.
     address: str = environ.get("REMOTE_ADDR", "")
     return not address or address.startswith("127.") or address == "::1"
 

@@ -32,7 +32,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant(
         "a 304 tells no id",
-        "manager.py", 'return reply.status[:3] == "304"', "return False", "test_methods",
+        "manager.py", 'is_for_all = reply.status[:3] == "304"', "is_for_all = False", "test_methods",
     ),
     Mutant(
         "a segment counts as it was sent, and the first one only",
