@@ -59,6 +59,7 @@ class BeakerIds:
         self.until = until
         self.new: Callable[[], str] = ours.new
         self.key: Callable[[str], str] = self._key
+        self.fresh_key: Callable[[str], str] = ours.fresh_key
         self._ours = ours.key
         self._clock = clock
 

@@ -72,6 +72,8 @@ class IdScheme(Protocol):
     #: Return the store key of a text, or raise `NotAnId`: nothing of another length or alphabet
     #: goes further. Does no I/O.
     key: Callable[[str], str]
+    #: The same for an id that `new` has returned: it need not be checked.
+    fresh_key: Callable[[str], str]
 
     def new(self) -> str:
         """Return an id that nobody could have guessed, or raise `StoreError`: never a
@@ -86,6 +88,7 @@ class RandomIds:
 
     def __init__(self) -> None:
         self.key = _remembered(self._key)
+        self.fresh_key: Callable[[str], str] = _store_key
 
     def new(self) -> str:
         return _text(random_bytes(ID_BYTES))
@@ -93,7 +96,7 @@ class RandomIds:
     def _key(self, text: str) -> str:
         if not _matches(text):
             raise NotAnId("malformed")
-        return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+        return _store_key(text)
 
 
 class SignedIds(RandomIds):
@@ -130,7 +133,7 @@ class GatewayIds:
 
     def __init__(self, id_key: str) -> None:
         self._digest = Keyed(derive(id_key, "nocookie gateway id"), 32)
-        self.key = _remembered(self._key)
+        self.key = self.fresh_key = _remembered(self._key)
 
     def new(self) -> str:
         return _text(random_bytes(ID_BYTES))
@@ -168,6 +171,10 @@ def _pad(id: str) -> bytes:
 def _xor(one: bytes, other: bytes) -> bytes:
     both = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
     return both.to_bytes(ID_BYTES, "big")
+
+
+def _store_key(id: str) -> str:
+    return hashlib.blake2b(id.encode(), digest_size=32).hexdigest()
 
 
 _matches: Final = re.compile(GRAMMAR, re.ASCII).fullmatch

@@ -888,7 +888,7 @@ class Session(MutableMapping[str, Any]):
         assert old is not None
         for _ in range(FRESH_TRIES):
             id = self.id
-            new_key = backend.ids.key(id)
+            new_key = backend.ids.fresh_key(id)
             further: dict[str, Any] = {}
             if self._owner is not None:
                 further["owner"] = self._owner
@@ -945,7 +945,7 @@ class Session(MutableMapping[str, Any]):
             raise InsecureTransport("insecure")
         owner = self._owner
         for _ in range(FRESH_TRIES):
-            key = backend.ids.key(self.id)
+            key = backend.ids.fresh_key(self.id)
             self._created = now = backend.clock()
             seal = self._new_seal(key)
             record = new_record((delta.set, now, now, now, 1, seal))

@@ -56,6 +56,7 @@ class Tokens:
         self._ciphers: list[AESGCM] = [AESGCM(derive(s, "nocookie token")) for s in secrets]
         self._ids = RandomIds()
         self.key: Callable[[str], str] = self._key
+        self.fresh_key: Callable[[str], str] = self._ids.fresh_key
 
     def new(self) -> str:
         return self._ids.new()

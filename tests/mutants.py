@@ -58,8 +58,8 @@ MUTANTS = [
     ),
     Mutant(
         "the store sees a hash and not the id",
-        "ids.py", 'return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()',
-        "return text", "test_ids test_hostile_ids",
+        "ids.py", 'return hashlib.blake2b(id.encode(), digest_size=32).hexdigest()',
+        "return id", "test_ids test_hostile_ids",
     ),
     Mutant(
         "several ids in one carrier count as none",

@@ -325,3 +325,13 @@ def test_20_000_ids_of_eight_forked_workers_are_all_different_and_look_random(se
     for worker in workers:
         ascending = sum(one < next for one, next in pairwise(worker))
         assert abs(ascending - len(worker) / 2) < 6 * math.sqrt(len(worker) / 12)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [RandomIds(), SignedIds(["s" * 32]), GatewayIds("k" * 32)],
+    ids=lambda ids: type(ids).__name__,
+)
+def test_a_fresh_id_has_the_key_that_it_is_found_by(ids):
+    fresh = [ids.new() for _ in range(100)]
+    assert [ids.fresh_key(id) for id in fresh] == [ids.key(id) for id in fresh]
