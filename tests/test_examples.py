@@ -751,6 +751,8 @@ def test_configured_is_served_by_the_file_that_make_config_writes(configured, mo
     (configured / "production.ini").write_text(text)
     monkeypatch.setenv("INI", "production.ini")
     monkeypatch.setenv("PORT", "0")
+    # The ini file imports it, and the folder of a script is not always where modules are found.
+    monkeypatch.setenv("PYTHONPATH", str(configured))
     command = [sys.executable, "-W", "ignore", str(configured / "application.py")]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
