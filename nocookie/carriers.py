@@ -64,6 +64,9 @@ class AmbiguousId(Exception):
 class BodyFilter(Protocol):
     """What a body goes through on its way out."""
 
+    #: False for one that only looks: what goes through stays as it is.
+    changes: bool
+
     def feed(self, data: bytes, /) -> bytes: ...
     def close(self) -> bytes:
         """Return what was held back."""

@@ -164,6 +164,8 @@ class HtmlRewriter:
     Give *sniffed* as true if the response names no charset, so that browsers guess one.
     """
 
+    changes = True
+
     # How a page begins. On the class, where it costs nothing.
 
     #: Whether the rest goes through as it is.

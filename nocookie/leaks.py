@@ -87,6 +87,8 @@ class BodyWatch:
     What is looked for is at most *reach* bytes long.
     """
 
+    changes = False
+
     def __init__(
         self, is_leak: Callable[[bytes], bool], reach: int, leak: Callable[[], None]
     ) -> None:

@@ -193,7 +193,11 @@ class _Exchange(SessionObject):
     def _send_all(self, body: Iterable[bytes], as_it_is: bool) -> Iterable[bytes]:
         """As `_send`, where the whole body is there; return what is to be sent of it."""
         status, headers = self._commit(as_it_is)
-        if self._rewriter is not None:
+        if self._rewriter is not None and not self._rewriter.changes:
+            for chunk in body:
+                self._rewriter.feed(chunk)
+            self._rewriter = None
+        elif self._rewriter is not None:
             body = rewritten = self._rewritten(body)
             assert self._environ is not None
             if self._environ.get("REQUEST_METHOD") != "HEAD":

@@ -773,3 +773,18 @@ def test_an_id_that_a_page_hands_to_another_origin_is_noticed(caplog):
     serve(middleware)
     assert leaks(caplog)
     assert ids[0] not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["list", "tuple", "iter", "write", "both"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_page_that_is_only_looked_at_goes_out_as_it_was(new_id, how, cached):
+    """The guard reads pages whose URL has the id, and those that public caches keep."""
+    store = MemoryStore()
+    page(Query(), store=store, rewrite="location")
+    headers = [("Content-Length", str(len(PAGE)))]
+    if cached:
+        headers.append(("Cache-Control", "public"))
+    environ = {"QUERY_STRING": f"sid={new_id}"}
+    answer = page(Query(), how, "location", headers, environ=environ, store=store)
+    assert answer.body == PAGE
+    assert answer.header("Content-Length") == str(len(PAGE)), "once, and as it was"
