@@ -106,6 +106,7 @@ class SealedSession(Session):
 
     def _touch(self) -> None:
         if not self._passive:
+            self._life = self._stored_life
             self._write(Delta())
 
     def delete(self) -> None:

@@ -140,6 +140,8 @@ class Session(MutableMapping[str, Any]):
     #: What is known of it beside its data, and whether that is to be saved.
     _facts: Facts | None = None
     _life: Life | None = None
+    #: The same as the store has it: the application may have assigned another and not saved it.
+    _stored_life: Life | None = None
     _facts_changed = False
     #: The application said that this session may be a new one.
     _may_be_new = False
@@ -428,7 +430,7 @@ class Session(MutableMapping[str, Any]):
         held = old or fresh
         assert held is not None
         self._presented = ((held, self._key, self._brought_by),)
-        self._facts = self._life = None
+        self._facts = self._life = self._stored_life = None
         self._facts_changed = False
         self._load()
         if self._key is not None:
@@ -584,7 +586,7 @@ class Session(MutableMapping[str, Any]):
                         if beaker_ids is not None and is_beaker_id(id) and not self._passive:
                             self._take_over(id, beaker_ids.until)
                         return
-                    self._facts = self._life = None
+                    self._facts = self._life = self._stored_life = None
                 else:
                     assert isinstance(found, Missing)
                     outcome = found.value
@@ -723,6 +725,7 @@ class Session(MutableMapping[str, Any]):
         self._facts = Facts.read(self._opened(FACTS, fields[FACTS]))
         life = fields.get(OWN_LIFE)
         self._life = None if life is None else Life.read(self._opened(OWN_LIFE, life))
+        self._stored_life = self._life
         return _without_own(fields)
 
     def _set_right(self, key: str, created: float, now: float) -> None:
@@ -731,7 +734,7 @@ class Session(MutableMapping[str, Any]):
         self._backend.emit("clock", "a record from the future", key[:FINGERPRINT_LENGTH])
         life = self._life or Life()
         if max(created, life.since or 0.0) - now > CLOCK_SKEW:
-            self._life = life._replace(since=now)
+            self._life = self._stored_life = life._replace(since=now)
         # A touch may leave times alone that are ahead of it; a save does not.
         self._touch_due = True
         self._learn(self._facts or Facts())
@@ -761,7 +764,7 @@ class Session(MutableMapping[str, Any]):
             self._fields, self._values, self._changed = fields, {}, {}
             return
         self._id = self._key = self._seal = self._old = None
-        self._facts = self._life = self._owner = None
+        self._facts = self._life = self._stored_life = self._owner = None
         self._facts_changed = self._turning = False
         self._created = self._last_accessed = None
         self._nonce = b""
@@ -992,6 +995,7 @@ class Session(MutableMapping[str, Any]):
         """Remember that *delta* is stored."""
         if self._facts_changed:
             delta, self._facts_changed = delta._replace(set=_without_own(delta.set)), False
+            self._stored_life = self._life
         changes, deleted, cleared = delta
         if deleted or cleared:
             self._stored = merge(self._stored, delta)
@@ -1007,6 +1011,7 @@ class Session(MutableMapping[str, Any]):
         assert self._key is not None
         if self._passive:
             return
+        self._life = self._stored_life
         try:
             if self._old is not None:
                 self._rotate(self._key, new_delta((self._own_due(), (), False)))

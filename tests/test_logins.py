@@ -364,6 +364,21 @@ def test_its_times_are_as_they_were_told_until_they_are_saved(site, clock):
     assert site.result == 1800.0
 
 
+@pytest.mark.parametrize("rotate_every", [None, 100])
+def test_a_renewal_saves_no_time_that_was_not(options, clock, rotate_every):
+    site = Site(**options, rotate_every=rotate_every)
+    id = site.get(remember).id
+
+    def page():
+        session.timeout = 5  # and no save
+
+    clock.advance(DAY)  # a touch is due, and where ids change by themselves, that
+    id = site.get(page, id).id or id
+    clock.advance(60)
+    site.get(lambda: session.timeout, id)
+    assert site.result == 30 * DAY
+
+
 @pytest.mark.parametrize("name", ["timeout", "lifetime"])
 @pytest.mark.parametrize("value", [0, -1, "soon", float("nan"), float("inf"), [], True])
 def test_a_wrong_time_is_refused(site, name, value):

@@ -206,7 +206,3 @@ class MemoryStore(ForkAware):
     def _after_fork_in_child(self) -> None:
         # Another thread may have held the lock at the fork; here nobody would ever release it.
         self._lock = threading.Lock()
-
-
-def _lives(record: Record, now: float) -> bool:
-    return record.expires > now and record.version != TRAIL
