@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from nocookie.errors import ConfigError
 
 __all__ = [
-    *("OPTIONS", "PREFIXES", "REFUSED"),
+    *("MOST_TURNS", "OPTIONS", "PREFIXES", "REFUSED"),
     *(
         "Option",
         "agree",
@@ -51,6 +51,9 @@ class Option(NamedTuple):
 
 
 # -- converters ----------------------------------------------------------------------------------
+
+#: How many rotations by themselves one grace may hold: an old id is followed over each of them.
+MOST_TURNS: Final = 32
 
 _TRUE: Final = frozenset({"true", "yes", "on", "y", "t", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "n", "f", "0"})
@@ -681,6 +684,11 @@ def agree(settings: Mapping[str, Any]) -> None:
     if settings["rotate_every"] is not None and settings["type"] == "cookie":
         raise ConfigError(
             "rotate_every goes with no type = cookie: what the client holds changes with every save"
+        )
+    if (settings["rotate_every"] or math.inf) * MOST_TURNS < settings["rotation_grace"]:
+        raise ConfigError(
+            f"rotation_grace is at most {MOST_TURNS} times rotate_every: an old id leads on over "
+            "so many rotations, and over no more"
         )
 
 

@@ -45,7 +45,7 @@ from nocookie.errors import (
 )
 from nocookie.facts import FACTS, OWN, RESERVED, Facts, Life
 from nocookie.ids import FINGERPRINT_LENGTH, NotAnId, redeemed, ticket
-from nocookie.options import OPTIONS, resolve
+from nocookie.options import MOST_TURNS, OPTIONS, resolve
 from nocookie.sealing import BadSeal, random_bytes
 from nocookie.stores.base import (
     OWN_LIFE,
@@ -81,9 +81,6 @@ MUTATE_PAUSE: Final = 0.005
 
 #: A record that was used so many seconds ago is from the future.
 _AHEAD: Final = -CLOCK_SKEW
-
-#: How many trails are followed one after the other: each is another rotation within the grace.
-HOPS: Final = 8
 
 _NO_CHANGE: Final = Delta()
 _NOTHING_DELETED: Final[frozenset[str]] = frozenset()
@@ -140,7 +137,8 @@ class Session(MutableMapping[str, Any]):
     #: What is known of it beside its data, and whether that is to be saved.
     _facts: Facts | None = None
     _life: Life | None = None
-    #: The same as the store has it: the application may have assigned another and not saved it.
+    #: The same as the store has them: the application may have assigned others and not saved them.
+    _stored_facts: Facts | None = None
     _stored_life: Life | None = None
     _facts_changed = False
     #: The application said that this session may be a new one.
@@ -375,9 +373,11 @@ class Session(MutableMapping[str, Any]):
         return key in self
 
     def clear(self) -> None:
-        """Remove everything, also what other requests add before this one is saved."""
+        """Remove everything, also what other requests add before this one is saved; a login that
+        is not saved yet is undone."""
         if self._values is None:
             self._load()
+        self._undo_login()
         self._begin({})
         self._cleared = True
 
@@ -387,8 +387,10 @@ class Session(MutableMapping[str, Any]):
         self[key] = self[key]
 
     def revert(self) -> None:
-        """Undo every change since the session was loaded or last saved, nested ones too."""
+        """Undo every change since the session was loaded or last saved, nested ones too, and a
+        login. A fresh id that was asked for still comes."""
         if self._values is not None:
+            self._undo_login()
             self._begin(self._stored)
 
     # -- life -----------------------------------------------------------------------------------
@@ -404,9 +406,11 @@ class Session(MutableMapping[str, Any]):
     def login(self, owner: str, client: str | None = None) -> None:
         """Make this the session of *owner*, by whatever name the application knows its users.
 
-        What the visitor had stays. The id is a fresh one from the next save on, and the old one is
-        dead then (OWASP ASVS 5.0, 7.2.4); `created` and with it `lifetime` begin anew. *client* is
-        what `sessions_of` shows of the client, its User-Agent for instance.
+        What an anonymous visitor had stays; where the owner was another, the session is emptied,
+        and its own `timeout` and `lifetime` go with what was in it. The id is a fresh one from the
+        next save on, and the old one is dead then (OWASP ASVS 5.0, 7.2.4); `created` and with it
+        `lifetime` begin anew. *client* is what `sessions_of` shows of the client, its User-Agent
+        for instance.
         """
         if type(owner) is not str or not owner:
             raise NocookieError("an owner is named by a text that is not empty")
@@ -414,6 +418,9 @@ class Session(MutableMapping[str, Any]):
         self.start()
         if self._values is None:
             self._load()
+        if self._facts is not None and self._facts.owner not in (None, owner):
+            self._begin({})
+            self._cleared, self._life = True, None
         if self._key is not None and not self._backend.ids.adopts:
             self.regenerate_id()
         self._owner = tag
@@ -422,15 +429,17 @@ class Session(MutableMapping[str, Any]):
         self._marked = True
 
     def load(self) -> None:
-        """Read the record again; changes that were not saved are dropped, a new id is not."""
+        """Read the record again; changes that were not saved are dropped, a login among them; a
+        new id is not."""
         if self._key is None:
             self._load()
             return
+        self._owner = None
         given, fresh, old = self._given, self._id, self._old
         held = old or fresh
         assert held is not None
         self._presented = ((held, self._key, self._brought_by),)
-        self._facts = self._life = self._stored_life = None
+        self._facts = self._life = self._stored_facts = self._stored_life = None
         self._facts_changed = False
         self._load()
         if self._key is not None:
@@ -586,7 +595,7 @@ class Session(MutableMapping[str, Any]):
                         if beaker_ids is not None and is_beaker_id(id) and not self._passive:
                             self._take_over(id, beaker_ids.until)
                         return
-                    self._facts = self._life = self._stored_life = None
+                    self._facts = self._life = self._stored_facts = self._stored_life = None
                 else:
                     assert isinstance(found, Missing)
                     outcome = found.value
@@ -618,11 +627,7 @@ class Session(MutableMapping[str, Any]):
             self._is_new = True
         if why != "absent":
             known = self._presented[0][1][:FINGERPRINT_LENGTH] if self._presented else None
-            try:
-                self._backend.emit("refused", why, known)
-            except TooManyTries as error:
-                self._refuse(partial(TooManyTries, error.retry_after))
-                raise
+            self._ask("refused", why, known)
         self._detach(why)
         if self._backend.needs_session and not self._may_be_new:
             self._needed, self._values = why, None
@@ -632,9 +637,11 @@ class Session(MutableMapping[str, Any]):
     def _follow(self, id: str, key: str, moved: Moved) -> tuple[str, str, Record | Missing]:
         """Go where the trail of a session leads; return the id and the key there, and what is."""
         found: Record | Missing | Moved = moved
-        for _ in range(HOPS):
-            if type(found) is not Moved:
+        seen = set()
+        for _ in range(MOST_TURNS + 2):
+            if type(found) is not Moved or key in seen:
                 break
+            seen.add(key)
             id = redeemed(id, found.ticket)
             try:
                 key = self._backend.ids.key(id)
@@ -725,7 +732,7 @@ class Session(MutableMapping[str, Any]):
         self._facts = Facts.read(self._opened(FACTS, fields[FACTS]))
         life = fields.get(OWN_LIFE)
         self._life = None if life is None else Life.read(self._opened(OWN_LIFE, life))
-        self._stored_life = self._life
+        self._stored_facts, self._stored_life = self._facts, self._life
         return _without_own(fields)
 
     def _set_right(self, key: str, created: float, now: float) -> None:
@@ -750,6 +757,17 @@ class Session(MutableMapping[str, Any]):
             life.since,
         )
 
+    def _undo_login(self) -> None:
+        """Forget a login, and times of its own, that are not saved yet."""
+        self._owner = None
+        if self._facts_changed:
+            assert self._facts is not None
+            # When the id was changed by itself is no change of the application's.
+            stored = self._stored_facts or Facts()
+            self._facts = stored._replace(rotated=self._facts.rotated)
+            self._life = self._stored_life
+            self._facts_changed = self._key is not None
+
     def _begin(self, fields: Mapping[str, bytes]) -> None:
         """Have these values, and no changes."""
         self._fields, self._values, self._changed = fields, {}, {}
@@ -764,7 +782,7 @@ class Session(MutableMapping[str, Any]):
             self._fields, self._values, self._changed = fields, {}, {}
             return
         self._id = self._key = self._seal = self._old = None
-        self._facts = self._life = self._stored_life = self._owner = None
+        self._facts = self._life = self._stored_facts = self._stored_life = self._owner = None
         self._facts_changed = self._turning = False
         self._created = self._last_accessed = None
         self._nonce = b""
@@ -946,9 +964,13 @@ class Session(MutableMapping[str, Any]):
             backend.emit("plain http")
             self._refuse(partial(InsecureTransport, "insecure"))
             raise InsecureTransport("insecure")
-        owner = self._owner
+        owner, is_said = self._owner, False
         for _ in range(FRESH_TRIES):
             key = backend.ids.fresh_key(self.id)
+            if not is_said:
+                # Before it is stored: a listener may refuse that.
+                self._ask("created", "", key[:FINGERPRINT_LENGTH])
+                is_said = True
             self._created = now = backend.clock()
             seal = self._new_seal(key)
             record = new_record((delta.set, now, now, now, 1, seal))
@@ -965,7 +987,6 @@ class Session(MutableMapping[str, Any]):
                 continue
             self._key = key
             self._seal = seal if backend.ids.adopts else None
-            backend.emit("created", "", key[:FINGERPRINT_LENGTH])
             if owner is not None:
                 self._begin_owned("login")
             self._settle(delta)
@@ -995,7 +1016,7 @@ class Session(MutableMapping[str, Any]):
         """Remember that *delta* is stored."""
         if self._facts_changed:
             delta, self._facts_changed = delta._replace(set=_without_own(delta.set)), False
-            self._stored_life = self._life
+            self._stored_facts, self._stored_life = self._facts, self._life
         changes, deleted, cleared = delta
         if deleted or cleared:
             self._stored = merge(self._stored, delta)
@@ -1143,7 +1164,7 @@ class Session(MutableMapping[str, Any]):
         id = self._old or self._id
         store, ids = self._backend.store, self._backend.ids
         moved = store.destroy(key)
-        for _ in range(HOPS):
+        for _ in range(MOST_TURNS + 2):  # what is destroyed leads nowhere, so there is no circle
             if type(moved) is not Moved or id is None:
                 return
             id = redeemed(id, moved.ticket)
@@ -1213,6 +1234,14 @@ class Session(MutableMapping[str, Any]):
                 continue
             if self._differs(name, value, self._fields[name]):
                 self._changed[name] = None
+
+    def _ask(self, event: str, detail: str, fingerprint: str | None) -> None:
+        """Emit an event. Raises `TooManyTries` if a listener does; the client is told then."""
+        try:
+            self._backend.emit(event, detail, fingerprint)
+        except TooManyTries as error:
+            self._refuse(partial(TooManyTries, error.retry_after))
+            raise
 
     def _refuse(self, refusal: Callable[[], Refusal]) -> None:
         self._failed, self._refusal = "refused", refusal

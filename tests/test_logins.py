@@ -40,6 +40,7 @@ class Site:
     """An application whose every page is a function of the session."""
 
     def __init__(self, **options):
+        self.options = options
         self.middleware = SessionMiddleware(self._app, use_cookies=False, **options)
         self.manager = self.middleware.manager
 
@@ -107,6 +108,85 @@ def test_a_second_login_is_another_owners(site):
     assert seen(site, second)[0] == "bob"
     assert seen(site, first)[2] == "unknown"
     assert site.manager.sessions_of("ann") == []
+
+
+def test_a_login_as_somebody_else_begins_an_empty_session(site):
+    def page():
+        session["secret"] = "of ann"
+        session.timeout = 60
+        session.login("ann")
+
+    ann = site.get(page).id
+    bob = logged_in(site, "bob", ann)
+    assert seen(site, bob) == ("bob", {}, None)
+    site.get(lambda: session.timeout, bob)
+    assert site.result == 1800
+
+
+def test_a_login_as_somebody_else_takes_nothing_that_others_add_meanwhile(site):
+    ann = logged_in(site)
+
+    def page():
+        session.login("bob")
+        Site(**site.options).get(visit, ann)
+        session["own"] = 1
+
+    assert seen(site, site.get(page, ann).id) == ("bob", {"own": 1}, None)
+
+
+def test_a_second_login_of_the_same_owner_keeps_the_session(site):
+    first = logged_in(site)
+    site.get(visit, first)
+    assert seen(site, logged_in(site, "ann", first)) == ("ann", {"basket": 1}, None)
+
+
+@pytest.mark.parametrize("undo", ["revert", "load", "clear"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_login_that_is_undone_logs_nobody_in(site, undo, known):
+    before = site.get(visit).id if known else None
+
+    def page():
+        session.login("ann")
+        getattr(session, undo)()
+        assert session.owner is None
+        session["n"] = 1
+        session.save()
+
+    id = site.get(page, before).id or before
+    assert seen(site, id)[0] is None
+    assert site.manager.sessions_of("ann") == []
+    assert site.manager.end_all("ann") == 0
+    assert seen(site, id)[1]["n"] == 1
+
+
+@pytest.mark.parametrize("undo", ["revert", "load"])
+def test_to_undo_a_login_leaves_who_was_logged_in_before(site, undo):
+    before = logged_in(site)
+
+    def page():
+        session.login("bob")
+        getattr(session, undo)()
+
+    id = site.get(page, before).id or before
+    assert seen(site, id)[0] == "ann"
+    assert len(site.manager.sessions_of("ann")) == 1
+    assert site.manager.sessions_of("bob") == []
+
+
+@pytest.mark.parametrize("undo", ["revert", "load", "clear"])
+def test_a_timeout_that_is_undone_counts_for_nothing(site, undo):
+    before = site.get(visit).id
+
+    def page():
+        session.timeout = 60
+        getattr(session, undo)()
+        assert session.timeout == 1800
+        session["n"] = 1
+        session.save()
+
+    site.get(page, before)
+    site.get(lambda: session.timeout, before)
+    assert site.result == 1800
 
 
 def test_what_the_handler_changes_beside_a_login_is_saved_with_it(site):

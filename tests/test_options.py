@@ -367,6 +367,7 @@ def test_an_option_of_beaker_that_has_no_counterpart_says_what_to_do(prefix, nam
         ({"find_id": "query:sid"}, "use_cookies = False"),
         ({"find_id": CARRIER, "use_cookies": True}, "use_cookies = False"),
         ({"type": "file"}, "data_dir"),
+        ({"rotate_every": 10, "rotation_grace": 321}, "32 times rotate_every"),
         ({"samesite": "None", "use_cookies": False, "find_id": []}, "empty list"),
     ],
 )

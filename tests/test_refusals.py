@@ -342,6 +342,23 @@ def test_a_client_that_guesses_can_be_made_to_wait(store, clock, by_a_framework)
     assert site.get(visit, answers[0].id, remote_addr="192.0.2.1").status == "200 OK"
 
 
+@pytest.mark.parametrize("by_a_framework", [False, True])
+def test_who_begins_too_many_sessions_is_refused_and_nothing_is_stored(
+    store, clock, by_a_framework
+):
+    def brake(event):
+        if event.name == "created":
+            raise TooManyTries(retry_after=30)
+
+    site = Site(type=store, clock=clock, secret=SECRET, on_event=brake)
+    site.own_500 = by_a_framework
+    answers = [site.get(visit) for _ in range(100)]
+    assert {answer.status[:3] for answer in answers} == {"429"}
+    assert {answer.header("Retry-After") for answer in answers} == {"30"}
+    assert {answer.id for answer in answers} == {None}
+    assert list(store.keys()) == []
+
+
 def test_a_hundred_thousand_forged_ids_cost_no_trip_and_no_memory(store, clock, caplog):
     caplog.set_level(logging.WARNING, "nocookie")  # what is caught of the log takes memory
     site = Site(type=store, clock=clock, secret=SECRET)

@@ -199,12 +199,12 @@ def test_trails_lead_on_to_trails(site, id, clock, store, options):
     first = id
     store_of = Site(**{**options, "rotation_grace": 10 * EVERY})
     ids = [first]
-    for _ in range(4):
+    for _ in range(9):
         clock.advance(EVERY)
         ids.append(store_of.get(visit, ids[-1]).id)
     for old in ids[:-1]:
         answer = store_of.get(read, old)
-        assert (answer.id, store_of.result) == (ids[-1], (5, None))
+        assert (answer.id, store_of.result) == (ids[-1], (10, None))
     store_of.get(lambda: session.delete(), ids[0])
     for old in ids:
         store_of.get(read, old)
