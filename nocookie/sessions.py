@@ -1006,7 +1006,11 @@ class Session(MutableMapping[str, Any]):
         changes, id = self._values, self._id
         assert changes is not None
         assert id is not None
-        if not isinstance(found, Record) or self._accept(id, key, found) is not None:
+        # Where there is nothing any more, a third request may have stored its own by now: that one
+        # is joined in turn.
+        if found is not Missing.UNKNOWN and (
+            not isinstance(found, Record) or self._accept(id, key, found) is not None
+        ):
             # It cannot be ours: its time is over by our limits, or its secret is not ours.
             self._backend.store.destroy(key)
         self.update(changes)

@@ -768,6 +768,30 @@ def test_two_first_requests_of_one_gateway_session_lose_nothing(store, clock, se
 
 
 @pytest.mark.parametrize("secret", [None, "s" * 32])
+def test_three_first_requests_of_one_gateway_session_lose_nothing(
+    store, clock, secret, monkeypatch
+):
+    """The first one's session ends while the second is about to join it, and a third begins."""
+    options = {"type": store, "clock": clock, "strict": False, "id_key": "k", "secret": secret}
+    one, two, three = (Session({}, "42", **options) for _ in range(3))
+    one["a"], two["b"], three["c"] = 1, 2, 3
+    one.save()
+    load = store.load
+
+    def load_late(key):
+        monkeypatch.setattr(store, "load", load)
+        one.delete()
+        found = load(key)
+        three.save()
+        return found
+
+    dict(two)
+    monkeypatch.setattr(store, "load", load_late)
+    two.save()
+    assert dict(Session({}, "42", **options)) == {"b": 2, "c": 3}
+
+
+@pytest.mark.parametrize("secret", [None, "s" * 32])
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_a_slow_request_does_not_write_into_the_next_session_of_its_gateway_id(
     clock, secret, kind, tmp_path
