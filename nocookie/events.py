@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nocookie.errors import NocookieError
+from nocookie.forks import ProcessLocal
 from nocookie.local import current
 
 if TYPE_CHECKING:
@@ -79,12 +80,12 @@ class Events:
     def __init__(self, callbacks: Sequence[Callable[[Event], object]] = ()) -> None:
         self._callbacks = callbacks
         self._counts: defaultdict[str, int] = defaultdict(int)
-        self._lock = threading.Lock()
+        self._lock = ProcessLocal(threading.Lock)
 
     def emit(self, name: str, detail: str = "", fingerprint: str | None = None) -> None:
         """Report an event. *detail* must not hold an id, nor anything that a client sent."""
         kind = f"{name}: {detail}" if name == "refused" else name
-        with self._lock:
+        with self._lock.here():
             self._counts[kind] += 1
         # Asked here already: every new session comes by, and few logs want to hear of it.
         if _is_logged(_LEVELS.get(name, logging.INFO)):
@@ -102,7 +103,7 @@ class Events:
     def counts(self) -> dict[str, int]:
         """Return how often each event has happened in this process, by name; `refused` by its
         reason too, as `refused: forged`."""
-        with self._lock:
+        with self._lock.here():
             return dict(self._counts)
 
 

@@ -18,13 +18,12 @@ In a request the session is made by `nocookie.session_object`, when it is first 
 from __future__ import annotations
 
 import math
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
@@ -60,6 +59,7 @@ from nocookie.stores.base import (
     new_delta,
     new_record,
 )
+from nocookie.stores.retry import tries
 
 if TYPE_CHECKING:
     from nocookie.carriers import Carrier
@@ -536,7 +536,7 @@ class Session(MutableMapping[str, Any]):
             return self._change_new(change)
         self._notice_changes()
         try:
-            for _ in range(MUTATE_TRIES):
+            for _ in islice(tries(math.inf, MUTATE_PAUSE), MUTATE_TRIES):
                 found = self._backend.store.load(key)
                 if type(found) is Moved and self._catch_up():
                     assert self._key is not None
@@ -553,7 +553,6 @@ class Session(MutableMapping[str, Any]):
                 try:
                     self._save(key, delta, expect=found.version)
                 except VersionChanged:
-                    time.sleep(random.uniform(0, MUTATE_PAUSE))  # noqa: S311 - only to spread out
                     continue
                 self._rebase(found, delta)
                 return result

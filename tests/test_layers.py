@@ -15,7 +15,7 @@ ROOT = Path(nocookie.__file__).parent
 
 #: From the ground up. A module imports from the lines above its own.
 LAYERS = [
-    ["nocookie.errors", "nocookie.strength"],
+    ["nocookie.errors", "nocookie.forks", "nocookie.strength"],
     ["nocookie.farewell", "nocookie.local", "nocookie.transport"],
     ["nocookie.events"],
     ["nocookie.sealing"],
@@ -30,8 +30,7 @@ LAYERS = [
     ["nocookie.html"],
     ["nocookie.stores.base"],
     ["nocookie.facts"],
-    ["nocookie.stores.forks"],
-    ["nocookie.stores.pool", "nocookie.stores.timed"],
+    ["nocookie.stores.pool", "nocookie.stores.retry", "nocookie.stores.timed"],
     [
         *("nocookie.stores.memcached_wire", "nocookie.stores.redis_scripts"),
         "nocookie.stores.redis_wire",

@@ -174,7 +174,7 @@ def test_counting_makes_no_file(store, tmp_path):
 def steps(store, call):
     """How many steps SQLite's machine makes for a call: the same on every computer."""
     if isinstance(store, FileStore):
-        (sql,) = [connection.sql for connection in store._opened]
+        (sql,) = [c.sql for c in store._pool.here()._places if c is not None]
     else:
         pooled = store._engine.raw_connection()
         sql = pooled.driver_connection

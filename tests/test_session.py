@@ -327,7 +327,7 @@ def test_mutate_sees_what_is_stored_and_keeps_what_is_pending(open_):
 def test_mutate_gives_up_when_others_keep_winning(open_, store, monkeypatch):
     id = saved(open_, n=0).id
     session, other = open_(id), open_(id)
-    monkeypatch.setattr("nocookie.sessions.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("nocookie.stores.retry.time.sleep", lambda seconds: None)
 
     def change(stored):
         other["n"] = other["n"] + 1

@@ -10,13 +10,13 @@ import atexit
 import difflib
 import importlib
 import inspect
-import os
 import threading
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final
 
 from nocookie.errors import ConfigError
+from nocookie.forks import ProcessLocal
 from nocookie.stores.base import Store
 
 __all__ = [
@@ -48,8 +48,9 @@ ALIASES: Final[Mapping[str, str]] = {
 #: `*args` and `**kwargs` of a constructor: they name nothing, so they get nothing.
 _REST: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 
-_opened: dict[tuple[Any, ...], Store] = {}
-_lock = threading.Lock()
+#: What a fork inherits belongs to the parent.
+_opened: ProcessLocal[dict[tuple[Any, ...], Store]] = ProcessLocal(dict)
+_lock: Final = ProcessLocal(threading.Lock)
 
 
 def store_class(type: str) -> Any:
@@ -90,28 +91,21 @@ def open_store(type: str, options: Mapping[str, Any]) -> Store:
     give the same store, so every `Session({}, type="memory")` of a process shares one.
     """
     cls, chosen = arguments(type, options)
-    with _lock:
-        # By process: what a fork inherits belongs to the parent.
+    with _lock.here():
+        opened = _opened.here()
         # Values by themselves, not by what they look like: two engines may show the same URL.
-        key = (os.getpid(), cls, frozenset((name, value) for name, value in chosen.items()))
-        if key not in _opened:
-            _opened[key] = cls(**chosen)
-        return _opened[key]
+        key = (cls, frozenset((name, value) for name, value in chosen.items()))
+        if key not in opened:
+            opened[key] = cls(**chosen)
+        return opened[key]
 
 
 def close_all() -> None:
     """Close every store that this process opened, and forget them."""
-    with _lock:
-        for key in [key for key in _opened if key[0] == os.getpid()]:
-            _opened.pop(key).close()
-
-
-def _after_fork() -> None:
-    # Another thread may have been opening a store at the fork; here nobody would ever be done.
-    global _lock
-    _lock = threading.Lock()
+    with _lock.here():
+        opened = _opened.here()
+        while opened:
+            opened.popitem()[1].close()
 
 
 atexit.register(close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -13,7 +13,8 @@ The rules of this file:
    keeps count of a process's locks in memory; a child that inherits the count, but not the
    locks, may wait for one for ever, or read what nobody protects. So a fork waits until no
    statement runs, and no connection is open while it happens. Should one run longer than the
-   deadline, the child at least never touches its connection.
+   deadline, or should the fork not be made by Python, the child at least never touches its
+   connection.
 4. A rotation that leaves a trail is the one transaction of two statements: the row moves, and
    another takes its place, version 0, with the ticket for its data. Nothing but SQL in between.
 5. Driver exceptions become `StoreError` here, and carry no data.
@@ -25,11 +26,8 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,6 +35,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
+from nocookie.forks import ForkAware, ProcessLocal
 from nocookie.stores.base import (
     Delta,
     KeyTaken,
@@ -50,7 +49,8 @@ from nocookie.stores.base import (
     pack,
     unpack,
 )
-from nocookie.stores.forks import ForkAware
+from nocookie.stores.pool import Pool
+from nocookie.stores.retry import tries
 
 __all__ = ["FileStore"]
 
@@ -201,13 +201,10 @@ class FileStore(ForkAware):
         self._folder = Path(os.path.abspath(data_dir)) / "sessions"
         self._path = self._folder / "sessions.db"
         self._durability = durability
-        self._pool_size = pool_size
+        self._pool: ProcessLocal[Pool[_Connection]] = ProcessLocal(partial(Pool, pool_size))
         self._deadline = deadline
         self._clock = clock
         self._last_sweep = clock()
-        self._opened: set[_Connection] = set()
-        self._idle: _Places
-        self._after_fork_in_child()
         self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
@@ -314,11 +311,7 @@ class FileStore(ForkAware):
         return Moved(rows[0][0])
 
     def close(self) -> None:
-        idle = self._idle
-        self._idle = self._places()
-        with self._returned:
-            self._returned.notify_all()
-        self._drain(idle)
+        self._pool.here().close()
 
     # -- optional powers ------------------------------------------------------------------------
 
@@ -363,10 +356,13 @@ class FileStore(ForkAware):
 
         Where there is no file yet, and *create* does not ask for one, it holds no rows.
         """
-        idle, connection, until = self._take()
+        until, pool = time.monotonic() + self._deadline, self._pool.here()
+        try:
+            places, connection = pool.take(until)
+        except TimeoutError:
+            raise StoreTimeout("the file store: every connection is in use") from None
         try:
             if connection is None:
-                until = until or time.monotonic() + self._deadline
                 connection = self._open(create, until)
                 if connection is None:
                     return [], 0
@@ -379,7 +375,6 @@ class FileStore(ForkAware):
             except sqlite3.OperationalError as error:
                 if not _is_locked(error):
                     raise
-                until = until or time.monotonic() + self._deadline
                 cursor = _patiently(until, lambda: execute(statement, values))
             return cursor.fetchall(), cursor.rowcount
         except sqlite3.IntegrityError:
@@ -387,66 +382,7 @@ class FileStore(ForkAware):
         except sqlite3.Error as error:
             raise _store_error(error) from error
         finally:
-            if idle is self._idle:
-                idle.append(connection)
-                if self._waiting:
-                    with self._returned:
-                        self._returned.notify()
-            else:  # the store was closed meanwhile
-                self._drop(connection)
-                idle.append(None)
-                with self._returned:
-                    self._returned.notify_all()
-
-    def _take(self) -> tuple[_Places, _Connection | None, float | None]:
-        """Take the connection used last, or None where one may be opened. Return where to put it
-        back, too, and if we had to wait, the end of the deadline.
-
-        The pool is a deque of connections on top of places for more; its append and pop are
-        atomic, and the condition below is only for those who find it empty.
-        """
-        idle = self._idle
-        try:
-            return idle, idle.pop(), None
-        except IndexError:
-            pass
-        until = time.monotonic() + self._deadline
-        with self._returned:
-            self._waiting += 1
-            try:
-                while True:
-                    # Only now: what came back before we counted as waiting is found here, and
-                    # what comes back later notifies.
-                    idle = self._idle
-                    try:
-                        return idle, idle.pop(), until
-                    except IndexError:
-                        pass
-                    left = until - time.monotonic()
-                    if left <= 0 or not self._returned.wait(left):
-                        raise StoreTimeout("the file store: every connection is in use")
-            finally:
-                self._waiting -= 1
-
-    def _places(self) -> _Places:
-        return deque([None] * self._pool_size)
-
-    def _drain(self, places: _Places) -> int:
-        """Close the connections that are not in use; return how many places are free."""
-        free = 0
-        while True:
-            try:
-                # One by one: whoever takes one at the same time has it alone.
-                connection = places.pop()
-            except IndexError:
-                return free
-            self._drop(connection)
-            free += 1
-
-    def _drop(self, connection: _Connection | None) -> None:
-        if connection is not None:
-            self._opened.discard(connection)
-            connection.sql.close()
+            pool.give_back(places, connection)
 
     def _open(self, create: bool, until: float) -> _Connection | None:
         try:
@@ -460,14 +396,14 @@ class FileStore(ForkAware):
         # Without a timeout of SQLite's own: see _patiently.
         sql = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         connection = _Connection(sql)
+        _opened.here().add(connection)
         try:
             self._check_file(sql, until)
             sql.execute(f"PRAGMA synchronous = {DURABILITY[self._durability]}")
             sql.create_function("apply_delta", 1, connection.apply_delta, deterministic=False)
         except BaseException:
-            sql.close()
+            connection.close()
             raise
-        self._opened.add(connection)
         return connection
 
     def _make_file(self) -> None:
@@ -493,32 +429,12 @@ class FileStore(ForkAware):
     # -- forks ----------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
-        """Close every connection; wait for those in use, but not longer than the deadline."""
-        idle, self._idle = self._idle, deque()
-        until = time.monotonic() + self._deadline
-        with self._returned:
-            self._waiting += 1
-            free = self._drain(idle)
-            while free < self._pool_size and (left := until - time.monotonic()) > 0:
-                self._returned.wait(left)
-                free += self._drain(idle)
-            self._waiting -= 1
+        self._pool.here().shut(time.monotonic() + self._deadline)
 
-    def _after_fork_in_parent(self) -> None:
-        self._idle = self._places()
-        with self._returned:
-            self._returned.notify_all()
-
-    def _after_fork_in_child(self) -> None:
-        # What other threads were using at a fork must not even be collected: see rule 3.
-        _inherited.extend(self._opened)
-        self._opened = set()
-        self._idle = self._places()
-        self._waiting = 0
-        self._returned = threading.Condition()
+    def _after_fork(self) -> None:
+        self._pool.here().open()
 
 
-_Places = deque["_Connection | None"]
 _Statement = tuple[str, tuple[Any, ...]]
 
 
@@ -530,6 +446,10 @@ class _Connection:
     def __init__(self, sql: sqlite3.Connection) -> None:
         self.sql = sql
         self.delta = Delta()
+
+    def close(self) -> None:
+        _opened.here().discard(self)
+        self.sql.close()
 
     def apply_delta(self, data: bytes) -> bytes:
         return pack(merge(unpack(data), self.delta))
@@ -586,13 +506,13 @@ def _patiently(until: float, call: Callable[[], T]) -> T:
     SQLite would wait by itself, but it sleeps up to 100 ms between two tries, and a few busy
     writers never leave the lock free when it wakes up.
     """
-    while True:
+    for _ in tries(until, LOCK_PAUSE):
         try:
             return call()
         except sqlite3.OperationalError as error:
-            if not _is_locked(error) or time.monotonic() > until:
+            if not _is_locked(error):
                 raise
-        time.sleep(random.uniform(0, LOCK_PAUSE))  # noqa: S311 - only to spread out
+    raise StoreTimeout("the file store: another process held the file too long")
 
 
 def _is_locked(error: BaseException) -> bool:
@@ -604,10 +524,9 @@ def _store_error(error: sqlite3.Error | OSError) -> StoreError:
     """What happened, without data and without the path."""
     if isinstance(error, OSError):
         return StoreError(f"the file store failed: {error.strerror or type(error).__name__}")
-    if _is_locked(error):
-        return StoreTimeout("the file store: another process held the file too long")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StoreError(f"the file store failed: {name}")
 
 
-_inherited: list[_Connection] = []
+#: What other threads are using at a fork must not even be collected in the child: see rule 3.
+_opened: Final[ProcessLocal[set[_Connection]]] = ProcessLocal(set)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import enum
 import math
-import random
 import re
 import struct
 import threading
@@ -49,8 +48,8 @@ from nocookie.stores.base import (
     pack,
     unpack,
 )
-from nocookie.stores.forks import ForkAware
 from nocookie.stores.memcached_wire import Connection, Server, addresses
+from nocookie.stores.retry import tries
 
 __all__ = ["MemcachedStore"]
 
@@ -76,13 +75,11 @@ LAST_DATE: Final = 2**31 - 1
 KEY_SIZE: Final = 250
 POOL_SIZE: Final = 32
 
-#: Seconds, at most, from one try to the next: about the time that a try takes, and then double,
-#: up to twenty times that.
-FIRST_PAUSE: Final = 0.001
-LONGEST_PAUSE: Final = 0.02
+#: What is said of a try that came too late, and of the ones before it.
+_BUSY: Final = "memcached: others kept changing the record"
 
 
-class MemcachedStore(ForkAware):
+class MemcachedStore:
     """Sessions in one or several memcached servers.
 
     *url* is `host:port`, or `unix:/path`; several with `;` between them, in the same order or
@@ -129,7 +126,6 @@ class MemcachedStore(ForkAware):
         self._deadline = deadline
         self._clock = clock
         self._last = threading.local()
-        self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
 
@@ -157,7 +153,7 @@ class MemcachedStore(ForkAware):
         name = self._name(key)
         item = _item(record._replace(accessed=now, expires=now + ttl, version=1))
         with self._server(key).connection(until) as memcached:
-            for _ in _tries(until):
+            for _ in tries(until):
                 if memcached.add(name, item, _exptime(ttl)):
                     return
                 held, token = memcached.gets(name)
@@ -168,6 +164,7 @@ class MemcachedStore(ForkAware):
                     raise KeyTaken
                 if memcached.cas(name, item, token, _exptime(ttl)):
                     return
+        raise StoreTimeout(_BUSY)
 
     def save(
         self,
@@ -221,7 +218,7 @@ class MemcachedStore(ForkAware):
             loaded = self._loaded_last(key, memcached)
             if loaded and memcached.delete_if(name, loaded.token):
                 return None
-            for _ in _tries(until):
+            for _ in tries(until):
                 item, token = memcached.gets(name)
                 if item is None:
                     return None
@@ -229,12 +226,12 @@ class MemcachedStore(ForkAware):
                 if memcached.delete_if(name, token):
                     was = _answer(found, now)
                     return was if isinstance(was, Moved) else None
-        raise AssertionError("the tries end by an error")
+        raise StoreTimeout(_BUSY)
 
     def close(self) -> None:
         self._last = threading.local()
         for server in self._servers:
-            server.pool.close()
+            server.pool.here().close()
 
     # -- how --------------------------------------------------------------------------------------
 
@@ -260,10 +257,11 @@ class MemcachedStore(ForkAware):
                         return
                 except (SessionGone, VersionChanged):
                     pass  # of what was loaded, which says nothing about what is there
-            for _ in _tries(until):
+            for _ in tries(until):
                 item, token = memcached.gets(name)
                 if put(_read(item), token):
                     return
+            raise StoreTimeout(_BUSY)
         finally:
             server.give_back(memcached)
 
@@ -280,11 +278,11 @@ class MemcachedStore(ForkAware):
     def _wait_for(self, key: str, until: float) -> _Found:
         """Return what is there once the rotation to *key* has ended."""
         with self._server(key).connection(until) as memcached:
-            for _ in _tries(until, "a rotation does not come to its end"):
+            for _ in tries(until):
                 found = _read(memcached.gets(self._name(key))[0])
                 if found is not _NotYet.COUNTS:
-                    break
-        return found
+                    return found
+        raise StoreTimeout("memcached: a rotation does not come to its end")
 
     def _move(
         self,
@@ -310,7 +308,7 @@ class MemcachedStore(ForkAware):
         reserve: Callable[..., bool]
         with self._connections(old, new, until) as (at_old, at_new):
             reserve = at_new.add
-            for _ in _tries(until):
+            for _ in tries(until):
                 item, token = at_old.gets(old_name)
                 try:
                     fields, created, _, _, version, _ = _alive(_read(item), now)
@@ -331,6 +329,8 @@ class MemcachedStore(ForkAware):
                 if at_old.cas(old_name, left, token, left_for):
                     break
                 reserve = at_new.replace
+            else:
+                raise StoreTimeout(_BUSY)
             if not at_new.replace(new_name, _item(moved), _exptime(ttl)):
                 raise SessionGone("the session was evicted, or destroyed while it moved")
 
@@ -363,11 +363,6 @@ class MemcachedStore(ForkAware):
                 if server in (at_old, at_new)
             }
             yield taken[at_old], taken[at_new]
-
-    def _after_fork_in_child(self) -> None:
-        # The sockets are the parent's; closing them here, as they are collected, does not end them.
-        for server in self._servers:
-            server.pool.forget()
 
 
 class _Loaded(NamedTuple):
@@ -451,14 +446,3 @@ def _exptime(ttl: float) -> int:
     if seconds > MONTH:
         seconds += int(time.time())  # memcached's clock is a real one, whatever ours is
     return seconds if seconds <= LAST_DATE else 0
-
-
-def _tries(until: float, why: str = "others kept changing the record") -> Iterator[None]:
-    """Yield for a first try, and after a pause for another, until the time is over."""
-    pause = FIRST_PAUSE
-    while True:
-        yield
-        if time.monotonic() + pause > until:
-            raise StoreTimeout(f"memcached: {why}")
-        time.sleep(random.uniform(0, pause))  # noqa: S311 - only to spread out
-        pause = min(2 * pause, LONGEST_PAUSE)

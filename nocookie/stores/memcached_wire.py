@@ -23,9 +23,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from nocookie.errors import ConfigError, StoreError, StoreTimeout
+from nocookie.forks import ProcessLocal
 from nocookie.stores.pool import Places, Pool
 from nocookie.stores.timed import TimedSocket
 
@@ -73,7 +75,7 @@ class Server:
     def __init__(self, client: Any, address: Address, pool_size: int) -> None:
         self._client = client
         self._address = address
-        self.pool: Pool[Connection] = Pool(pool_size)
+        self.pool: ProcessLocal[Pool[Connection]] = ProcessLocal(partial(Pool, pool_size))
         self._seed = hashlib.blake2b(f"{address}".encode(), digest_size=8)
 
     def rank(self, key: str) -> bytes:
@@ -91,8 +93,9 @@ class Server:
             self.give_back(connection)
 
     def take(self, until: float) -> Connection:
+        pool = self.pool.here()
         try:
-            places, connection = self.pool.take(until)
+            places, connection = pool.take(until)
         except TimeoutError:
             raise StoreTimeout("memcached: every connection is in use") from None
         try:
@@ -101,36 +104,42 @@ class Server:
                 if connection.sock.is_quiet():
                     return connection
                 connection.close()
-            return self._open(until, places)
+            return self._open(until, pool, places)
         except BaseException:
-            self.pool.give_back(places, None)
+            pool.give_back(places, None)
             raise
 
     def give_back(self, connection: Connection) -> None:
         if connection.usable:
-            self.pool.give_back(connection.places, connection)
+            connection.pool.give_back(connection.places, connection)
         else:
-            self.pool.give_back(connection.places, None)
+            connection.pool.give_back(connection.places, None)
             connection.close()
 
-    def _open(self, until: float, places: Places[Connection]) -> Connection:
+    def _open(self, until: float, pool: Pool[Connection], places: Places[Connection]) -> Connection:
         try:
             sock = _connect(self._address, until)
         except (OSError, UnicodeError) as error:  # the latter of a name that cannot be looked up
             raise _store_error(error) from error
         client = self._client(self._address, default_noreply=False)
         client.sock = sock
-        return Connection(client, sock, places)
+        return Connection(client, sock, pool, places)
 
 
 class Connection:
     """The commands. A thread has it for itself."""
 
-    def __init__(self, client: Any, sock: TimedSocket, places: Places[Connection]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        sock: TimedSocket,
+        pool: Pool[Connection],
+        places: Places[Connection],
+    ) -> None:
         self._client = client
         self.sock = sock
-        #: Of the pool that it belongs to.
-        self.places = places
+        #: What it belongs to.
+        self.pool, self.places = pool, places
         #: Connections are numbered as they are opened.
         self.number = next(_numbers)
         #: False from the beginning of a command until its answer is read to the end.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from nocookie.errors import SessionGone
+from nocookie.forks import ProcessLocal
 from nocookie.stores.base import (
     Delta,
     KeyTaken,
@@ -25,7 +26,6 @@ from nocookie.stores.base import (
     merge,
     new_record,
 )
-from nocookie.stores.forks import ForkAware
 
 __all__ = ["MemoryStore"]
 
@@ -37,7 +37,7 @@ TRAIL: Final = 0
 SWEEP_PER_CREATE: Final = 2
 
 
-class MemoryStore(ForkAware):
+class MemoryStore:
     """Sessions in a dict. Lost with the process; invisible to other processes."""
 
     shared = False
@@ -53,8 +53,7 @@ class MemoryStore(ForkAware):
         #: The owner of a record, and the keys of an owner: of few records, so not in them.
         self._owners: dict[str, bytes] = {}
         self._owned: dict[bytes, set[str]] = {}
-        self._lock = threading.Lock()
-        self._hear_of_forks()
+        self._lock = ProcessLocal(threading.Lock)
 
     def load(self, key: str) -> Record | Missing | Moved:
         record = self._records.get(key)
@@ -66,7 +65,7 @@ class MemoryStore(ForkAware):
 
     def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             records = self._records
             if key in records:
                 if records[key].expires > now:
@@ -93,7 +92,7 @@ class MemoryStore(ForkAware):
         seal: bytes | None = None,
     ) -> None:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             fields, created, _, _, version, there = self._alive(key, now, seal)
             if expect is not None and expect != version:
                 raise VersionChanged
@@ -104,7 +103,7 @@ class MemoryStore(ForkAware):
 
     def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             there = self._alive(key, now, seal)
             self._records[key] = there._replace(accessed=now, expires=now + ttl)
             self._records.move_to_end(key)
@@ -120,7 +119,7 @@ class MemoryStore(ForkAware):
         trail: Trail | None = None,
     ) -> None:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             fields, created, _, _, version, _ = self._alive(old, now)
             if new in self._records:
                 raise KeyTaken
@@ -139,7 +138,7 @@ class MemoryStore(ForkAware):
                 self._records[old] = new_record(({}, created, now, ends, TRAIL, trail.ticket))
 
     def destroy(self, key: str) -> Moved | None:
-        with self._lock:
+        with self._lock.here():
             record = self._remove(key)
         if record is None or record.version or record.expires <= self._clock():
             return None
@@ -150,7 +149,7 @@ class MemoryStore(ForkAware):
 
     def purge(self, limit: int) -> int:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             expired = [key for key, record in self._records.items() if record.expires <= now]
             for key in expired[:limit]:
                 self._remove(key)
@@ -158,19 +157,19 @@ class MemoryStore(ForkAware):
 
     def keys(self) -> Iterator[str]:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             records = self._records.items()
             living = [k for k, there in records if there.expires > now and there.version != TRAIL]
         yield from living
 
     def owned(self, owner: bytes) -> list[str]:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             return [key for key in self._owned.get(owner, ()) if self._records[key].expires > now]
 
     def end_owned(self, owner: bytes, but: str | None = None) -> int:
         now = self._clock()
-        with self._lock:
+        with self._lock.here():
             ended = [key for key in self._owned.get(owner, ()) if key != but]
             records = map(self._remove, ended)
             return sum(record is not None and record.expires > now for record in records)
@@ -182,10 +181,11 @@ class MemoryStore(ForkAware):
     def _disown(self, key: str) -> None:
         owner = self._owners.pop(key, None)
         if owner is not None:
-            keys = self._owned[owner]
+            # In a child, what another thread had in hand at the fork is half done for ever.
+            keys = self._owned.get(owner, set())
             keys.discard(key)
             if not keys:
-                del self._owned[owner]
+                self._owned.pop(owner, None)
 
     def _remove(self, key: str) -> Record | None:
         if self._owners:
@@ -202,7 +202,3 @@ class MemoryStore(ForkAware):
         ):
             return record
         raise SessionGone("the session has ended")
-
-    def _after_fork_in_child(self) -> None:
-        # Another thread may have held the lock at the fork; here nobody would ever release it.
-        self._lock = threading.Lock()

@@ -3,6 +3,8 @@
 They lie in a deque, the one used last on top, above places where one may be opened. Its `append`
 and `pop` are atomic, and all that a call costs while there is something to take; the condition is
 only for those who find it empty.
+
+A pool is of one process: a store has a `ProcessLocal` of it.
 """
 
 from __future__ import annotations
@@ -42,39 +44,56 @@ class Pool(Generic[T]):
 
     def give_back(self, places: Places[T], connection: T | None) -> None:
         """Give back what `take` lent: None, where a connection was closed, or not opened."""
-        if places is self._places:
-            if connection is None:
-                places.appendleft(None)
-            else:
-                places.append(connection)
-            if self._waiting:
-                with self._returned:
-                    self._returned.notify()
-        elif connection is not None:  # the pool was closed meanwhile
-            connection.close()
+        if connection is None:
+            places.appendleft(None)
+        else:
+            places.append(connection)
+        if places is not self._places:  # the pool was closed meanwhile
+            places.extend([None] * self._drain(places))
+            with self._returned:
+                self._returned.notify_all()
+        elif self._waiting:
+            with self._returned:
+                self._returned.notify()
 
     def close(self) -> None:
         """Close every connection, those in use as they come back. More may be opened then."""
         places, self._places = self._places, self._empty()
         with self._returned:
             self._returned.notify_all()
-        while True:
-            try:
-                connection = places.pop()
-            except IndexError:
-                return
-            if connection is not None:
-                connection.close()
+        self._drain(places)
 
-    def forget(self) -> None:
-        """Drop the connections, as they are another process's: closing them here would not reach
-        the server."""
+    def shut(self, until: float) -> None:
+        """Close every connection, and lend none before `open`. Wait for those in use, but not
+        longer than *until*."""
+        places, self._places = self._places, deque()
+        with self._returned:
+            free = self._drain(places)
+            while free < self._size and (left := until - time.monotonic()) > 0:
+                self._returned.wait(left)
+                free += self._drain(places)
+
+    def open(self) -> None:
+        """Lend again, after `shut`."""
         self._places = self._empty()
-        self._waiting = 0
-        self._returned = threading.Condition()
+        with self._returned:
+            self._returned.notify_all()
 
     def _empty(self) -> Places[T]:
         return deque([None] * self._size)
+
+    def _drain(self, places: Places[T]) -> int:
+        """Close the connections that are not in use; return how many places are free."""
+        free = 0
+        while True:
+            try:
+                # One by one: whoever takes one at the same time has it alone.
+                connection = places.pop()
+            except IndexError:
+                return free
+            if connection is not None:
+                connection.close()
+            free += 1
 
     def _wait(self, until: float) -> tuple[Places[T], T | None]:
         with self._returned:

@@ -52,7 +52,6 @@ from __future__ import annotations
 
 import enum
 import math
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -71,19 +70,14 @@ from nocookie.stores.base import (
     merge,
     new_record,
 )
-from nocookie.stores.forks import ForkAware
 from nocookie.stores.redis_scripts import FOR_EVER, GRACE, TOMB_TIME, Script
 from nocookie.stores.redis_wire import ErrorReply, Undone, UndoneError, connect
+from nocookie.stores.retry import tries
 
 __all__ = ["RedisStore"]
 
 #: How many keys one step of a listing looks at.
 BATCH: Final = 500
-
-#: Seconds, at most, from one look at a record that is moving to the next: about what a trip takes,
-#: and then double, up to twenty times that.
-FIRST_PAUSE: Final = 0.001
-LONGEST_PAUSE: Final = 0.02
 
 FORMAT: Final = b"1"
 #: That of a record which has an owner: so the others are not asked for one.
@@ -112,7 +106,7 @@ _ADD: Final = Script(scripts.ADD)
 _PRUNE: Final = Script(scripts.PRUNE)
 
 
-class RedisStore(ForkAware):
+class RedisStore:
     """Sessions in the Redis or Valkey at *url*, under keys that begin with *key_prefix*.
 
     *url* is `redis://`, `rediss://` (TLS), `unix://`, or for a cluster `redis+cluster://` or
@@ -134,7 +128,6 @@ class RedisStore(ForkAware):
         self._prefix = key_prefix.encode()
         self._deadline = deadline
         self._clock = clock
-        self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
 
@@ -310,9 +303,6 @@ class RedisStore(ForkAware):
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _after_fork_in_child(self) -> None:
-        self._wire.after_fork()
-
     def _until(self) -> float:
         return time.monotonic() + self._deadline
 
@@ -335,10 +325,7 @@ class RedisStore(ForkAware):
     def _wait_for(self, key: str, until: float) -> Record | Missing | Moved:
         """Return what is there once the rotation from *key*, which leaves a trail, has ended."""
         # Not the whole deadline: what is asked in the end has to be answered.
-        soon, pause = until - self._deadline / 4, FIRST_PAUSE
-        while time.monotonic() + pause < soon:
-            time.sleep(random.uniform(0, pause))  # noqa: S311 - only to spread out
-            pause = min(2 * pause, LONGEST_PAUSE)
+        for _ in tries(until - self._deadline / 4):
             now = self._clock()
             times = b"%a" % now, b"", b"", b""
             found = _read(self._run(_LOAD, key, *times, again=True, until=until), now)

@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from nocookie.errors import ConfigError, StoreError, StoreTimeout
+from nocookie.forks import ProcessLocal
 from nocookie.stores.pool import Pool
 from nocookie.stores.timed import TimedSocket
 
@@ -103,8 +104,6 @@ class Wire(Protocol):
         ...
 
     def close(self) -> None: ...
-
-    def after_fork(self) -> None: ...
 
 
 def connect(url: str) -> Wire:
@@ -198,10 +197,7 @@ class OneServer:
         return [self._node]
 
     def close(self) -> None:
-        self._node.pool.close()
-
-    def after_fork(self) -> None:
-        self._node.pool.forget()
+        self._node.pool.here().close()
 
 
 class Node:
@@ -213,7 +209,7 @@ class Node:
         self.address = address
         self._make = make
         self._hiredis = hiredis
-        self.pool: Pool[_Connection] = Pool(size)
+        self.pool: ProcessLocal[Pool[_Connection]] = ProcessLocal(partial(Pool, size))
 
     def ask(self, commands: Sequence[Command], until: float, again: bool) -> list[Any]:
         """Send *commands* in one piece, and return their replies.
@@ -221,8 +217,9 @@ class Node:
         A connection that was closed while it lay idle, as by a restart of the server, is
         replaced, and so is one to a primary that has become a replica.
         """
+        pool = self.pool.here()
         try:
-            places, connection = self.pool.take(until)
+            places, connection = pool.take(until)
         except TimeoutError:
             raise UndoneTimeout("the redis store: every connection is in use") from None
         kept: _Connection | None = None
@@ -253,7 +250,7 @@ class Node:
         finally:
             if connection is not None and kept is None:
                 connection.close()
-            self.pool.give_back(places, kept)
+            pool.give_back(places, kept)
 
     def _open(self, until: float) -> _Connection:
         import redis
@@ -341,7 +338,7 @@ class Cluster:
         self._slots: list[Node | None] = [None] * SLOTS
         self._doubtful = True
         self._failed: Node | None = None
-        self._asking = threading.Lock()
+        self._asking = ProcessLocal(threading.Lock)
 
     def call(self, key: bytes, command: Command, until: float, again: bool) -> Any:
         slot = self._key_slot(key)
@@ -389,12 +386,7 @@ class Cluster:
 
     def close(self) -> None:
         for node in list(self._nodes.values()):
-            node.pool.close()
-
-    def after_fork(self) -> None:
-        self._asking = threading.Lock()
-        for node in self._nodes.values():
-            node.pool.forget()
+            node.pool.here().close()
 
     def _at(self, endpoint: str, asked: Node) -> Node:
         """The node at `host:port`; without a host it is the one of the node that was asked."""
@@ -411,7 +403,8 @@ class Cluster:
     ) -> None:
         """Get a newer map than *seen*: from *first* if it answers, and from the node that failed
         last only if no other does."""
-        if not self._asking.acquire(timeout=max(0.0, until - time.monotonic())):
+        asking = self._asking.here()
+        if not asking.acquire(timeout=max(0.0, until - time.monotonic())):
             raise _timeout(sent=False)
         try:
             if self._slots is not seen:
@@ -430,7 +423,7 @@ class Cluster:
                     self._take_map(ranges, node)
                     return
         finally:
-            self._asking.release()
+            asking.release()
         if until - time.monotonic() < 0.01:
             raise _timeout(sent=False)
         raise UndoneError("the redis store: no node of the cluster answers")
@@ -449,4 +442,4 @@ class Cluster:
         gone = [node for address, node in self._nodes.items() if address not in nodes]
         self._slots, self._nodes, self._doubtful = slots, nodes, False
         for node in gone:
-            node.pool.close()
+            node.pool.here().close()

@@ -48,6 +48,9 @@ class Server:
     def command(self) -> list[str]:
         raise NotImplementedError
 
+    def environ(self) -> dict[str, str]:
+        return dict(os.environ)
+
     def answers(self) -> bool:
         """Whether it is ready. May raise OSError for no."""
         with socket.create_connection(("127.0.0.1", self.port), 1):
@@ -65,6 +68,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command(),
                 cwd=self.folder,
+                env=self.environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

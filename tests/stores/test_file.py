@@ -160,7 +160,7 @@ def test_the_id_is_not_in_the_file(open_file, path, tmp_path):
 def test_durability_sets_how_much_is_synchronised(open_file, durability, level):
     store = open_file(durability=durability)
     store.create(key(1), record(), 60)
-    for connection in filter(None, store._idle):
+    for connection in filter(None, store._pool.here()._places):
         assert connection.sql.execute("PRAGMA synchronous").fetchone() == (level,)
         assert connection.sql.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -440,7 +440,7 @@ def test_a_read_only_file_can_be_read_and_a_write_is_a_store_error(open_file, fo
 
 def test_a_full_disk_keeps_the_old_record_and_the_store_goes_on(store):
     store.create(key(1), record(a=b"old"), 600)
-    [connection] = filter(None, store._idle)
+    [connection] = filter(None, store._pool.here()._places)
     limit = "PRAGMA max_page_count = {}"
     connection.sql.execute(limit.format(8))
     for call in (
@@ -565,29 +565,31 @@ def test_a_lock_on_a_file_that_is_being_made_is_a_timeout(open_file, locked, pat
 def test_more_threads_than_connections_wait_and_then_time_out(open_file):
     store = open_file(pool_size=2, deadline=0.2)
     store.create(key(1), record(), 600)
-    taken = [store._take() for _ in range(2)]
+    pool = store._pool.here()
+    taken = [pool.take(time.monotonic()) for _ in range(2)]
     begun = time.monotonic()
     with pytest.raises(StoreTimeout, match="in use"):
         store.load(key(1))
     assert 0.2 <= time.monotonic() - begun < 0.2 + SLACK
-    for idle, connection, _ in taken:
-        idle.append(connection)
+    for places, connection in taken:
+        pool.give_back(places, connection)
     assert fields(store) == {}
 
 
 def test_who_waits_for_a_connection_goes_on_when_the_store_is_closed(open_file):
     store = open_file(pool_size=1, deadline=30)
     store.create(key(1), record(a=b"1"), 600)
-    _, connection, _ = store._take()
+    pool = store._pool.here()
+    _, connection = pool.take(time.monotonic())
     found = []
     waiter = threading.Thread(target=lambda: found.append(fields(store)))
     waiter.start()
     until = time.monotonic() + 10
-    while not store._waiting and time.monotonic() < until:
+    while not pool._waiting and time.monotonic() < until:
         time.sleep(0.001)
     store.close()
     waiter.join(10)
-    connection.sql.close()
+    connection.close()
     assert found == [{"a": b"1"}]
 
 
@@ -612,7 +614,7 @@ def test_32_threads_on_two_connections_do_not_deadlock(open_file):
     assert not any(thread.is_alive() for thread in threads)
     assert errors == []
     assert len(fields(store, 0)) == 32 * 20
-    assert len([c for c in store._idle if c]) <= 2
+    assert len([c for c in store._pool.here()._places if c]) <= 2
 
 
 # -- forks ---------------------------------------------------------------------------------------

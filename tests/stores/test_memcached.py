@@ -866,7 +866,7 @@ def test_bytes_that_nobody_asked_for_cost_the_connection(through, store, relay, 
     for number in (1, 2):
         store.create(key(number), record(number=b"%d" % number), 60)
     assert fields(through, 1) == {"number": b"1"}
-    connection = through._servers[0].pool._places[-1]
+    connection = through._servers[0].pool.here()._places[-1]
     connection.sock.until = time.monotonic() + LATE
     connection.sock.sendall(f"get nocookie:{key(1)}\r\n".encode())
     while connection.sock.is_quiet():
@@ -1097,7 +1097,7 @@ def test_more_threads_than_connections_wait_and_then_time_out(open_one, own_memc
     server.freeze()
     together(6, lambda number: fails(lambda: store.load(key(1)), StoreTimeout))
     server.thaw()
-    assert len(store._servers[0].pool._places) == 2, "every place is free again"
+    assert len(store._servers[0].pool.here()._places) == 2, "every place is free again"
     store._deadline = LATE
     together(6, lambda number: store.create(key(number), record(), 60))
 
@@ -1208,7 +1208,7 @@ for turn in range(200):
 gevent.sleep(0.05)
 assert not any(one.exception for one in loads)
 gevent.killall(loads)
-print(len(store._servers[0].pool._places))
+print(len(store._servers[0].pool.here()._places))
 """
 
 

@@ -96,7 +96,7 @@ def test_a_fork_while_another_thread_holds_the_lock_leaves_the_child_able_to_wor
     held, release = threading.Event(), threading.Event()
 
     def hold():
-        with store._lock:
+        with store._lock.here():
             held.set()
             release.wait(60)
 

@@ -8,6 +8,7 @@ import pytest
 
 from nocookie import ConfigError, Session, SessionMiddleware
 from nocookie import stores as registry
+from nocookie.forks import ProcessLocal
 from nocookie.stores import close_all, open_store, store_class
 from nocookie.stores.file import FileStore
 from nocookie.stores.memory import MemoryStore
@@ -16,7 +17,7 @@ from nocookie.stores.memory import MemoryStore
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """A registry of this test's own."""
-    monkeypatch.setattr(registry, "_opened", {})
+    monkeypatch.setattr(registry, "_opened", ProcessLocal(dict))
     yield
     close_all()
 
@@ -72,7 +73,7 @@ def test_a_fork_while_another_thread_opens_a_store_leaves_the_child_able_to(fork
     held, release = threading.Event(), threading.Event()
 
     def hold():
-        with registry._lock:
+        with registry._lock.here():
             held.set()
             release.wait(60)
 
@@ -107,7 +108,7 @@ def test_close_all_closes_and_forgets(tmp_path):
     store = open_store("file", {"data_dir": tmp_path})
     store.create("0" * 64, registry.base.Record({}, 0.0, 0.0, 0.0, 0), 60)
     close_all()
-    assert not any(store._idle)
+    assert not any(store._pool.here()._places)
     assert open_store("file", {"data_dir": tmp_path}) is not store
 
 

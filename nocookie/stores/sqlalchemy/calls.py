@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import queue
-import random
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from nocookie.errors import StoreError, StoreTimeout
+from nocookie.forks import ProcessLocal
 from nocookie.stores.base import KeyTaken
+from nocookie.stores.retry import tries
 from nocookie.stores.sqlalchemy.failures import Broken, Busy, NoTable, failure_of
 from nocookie.stores.sqlalchemy.watchdog import Watchdog
 
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 
     from nocookie.stores.sqlalchemy.statements import Statements
 
-__all__ = ["Call", "Gate", "current_call"]
+__all__ = ["BUSY", "Call", "Gate", "current_call"]
 
 #: How long at most to wait before the next try, where others were quicker: in seconds.
 PAUSE: Final = 0.005
+#: What is said of it if they were so to the end.
+BUSY: Final = "the database store: others kept it busy"
 
-_watchdog: Final = Watchdog()
+#: Its thread does not live on in a child.
+_watchdog: Final = ProcessLocal(Watchdog)
 _here = threading.local()
 
 
@@ -100,7 +104,7 @@ class Call:
         Where there is no table yet, and *create* does not ask for one, it holds no rows. With
         *again*, the statement may run twice: once more if the connection broke.
         """
-        while True:
+        for _ in self.tries():
             outcome = self._try(statement, values, then)
             if isinstance(outcome, tuple):
                 return outcome
@@ -112,13 +116,14 @@ class Call:
                 again = False
             elif not isinstance(outcome, Busy):
                 raise outcome
-            self.pause()
+        raise StoreTimeout(BUSY)
 
-    def pause(self) -> None:
-        """Give others time to be done. Raises `StoreTimeout` if there is none left."""
-        if self._is_over():
-            raise StoreTimeout("the database store: others kept it busy")
-        time.sleep(random.uniform(0, PAUSE))  # noqa: S311 - only to spread out
+    def tries(self) -> Iterator[None]:
+        """Yield for each try that there is time for."""
+        for _ in tries(self.until, PAUSE):
+            if self.late:
+                return
+            yield
 
     def _is_over(self) -> bool:
         return self.late or time.monotonic() >= self.until
@@ -278,11 +283,11 @@ class Call:
         if self._socket is None and fileno is not None and hasattr(select, "poll"):
             # A duplicate: its number stays ours, whatever the driver closes meanwhile.
             self._socket = os.dup(fileno())
-            _watchdog.watch(self)
+            _watchdog.here().watch(self)
 
     def _unwatch(self) -> None:
         if self._socket is not None:
-            _watchdog.forget(self)
+            _watchdog.here().forget(self)
             with self._lock:
                 os.close(self._socket)
                 self._socket = None

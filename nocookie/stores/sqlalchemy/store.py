@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from nocookie.errors import ConfigError, SessionGone, StoreError
+from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
+from nocookie.forks import ForkAware, ProcessLocal
 from nocookie.stores.base import (
     Delta,
     KeyTaken,
@@ -19,8 +22,7 @@ from nocookie.stores.base import (
     VersionChanged,
     merge,
 )
-from nocookie.stores.forks import ForkAware
-from nocookie.stores.sqlalchemy.calls import Call, Gate
+from nocookie.stores.sqlalchemy.calls import BUSY, Call, Gate
 from nocookie.stores.sqlalchemy.engines import check_engine, make_engine
 from nocookie.stores.sqlalchemy.rows import FAR, entry, record_of, renewal, sweep_minute, table
 from nocookie.stores.sqlalchemy.statements import LEAVES_TRAIL, LOOK, MOVES, STAYS, Statements
@@ -36,7 +38,7 @@ SWEEP_EVERY: Final = 30.0
 SWEEP_AT_MOST: Final = 100
 
 _NOTHING: Final[Mapping[str, Any]] = {}
-_inherited: list[Any] = []
+_inherited: Final[list[Any]] = []
 
 
 class SqlAlchemyStore(ForkAware):
@@ -80,9 +82,9 @@ class SqlAlchemyStore(ForkAware):
         self._deadline = deadline
         self._clock = clock
         self._last_sweep = clock()
-        self._closing = threading.Lock()
         # An application's pool is not ours to empty.
-        self._gate = Gate() if self._ours and self._engine.dialect.name == "sqlite" else None
+        gated = self._ours and self._engine.dialect.name == "sqlite"
+        self._process = ProcessLocal(partial(_Process, self._engine, gated, os.getpid()))
         self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
@@ -175,7 +177,7 @@ class SqlAlchemyStore(ForkAware):
     def close(self) -> None:
         """Close the connections. Those of an application's own engine are its own to close."""
         if self._ours:
-            with self._closing:
+            with self._process.here().closing:
                 pool = self._engine.pool
                 self._engine.dispose()
                 pool.dispose()  # what came back while the pools were changed
@@ -222,7 +224,7 @@ class SqlAlchemyStore(ForkAware):
         statement = self._sql.end_owned if kept is None else self._sql.end_others
         ended = 0
         with self._call() as call:
-            while True:
+            for _ in call.tries():
                 ended += call.execute(statement, values)[1]
                 if self._sql.direct:
                     return ended
@@ -230,7 +232,7 @@ class SqlAlchemyStore(ForkAware):
                 rows, _ = call.execute(self._sql.owned, values, again=True)
                 if all(key == kept for (key,) in rows):
                     return ended
-                call.pause()
+        raise StoreTimeout(BUSY)
 
     # -- changes --------------------------------------------------------------------------------
 
@@ -255,7 +257,7 @@ class SqlAlchemyStore(ForkAware):
         # A clear needs no look at what is there: it is a new journal. Nor does what is appended.
         data = entry(delta.set, delta.deleted if append else ())
         blind = append or delta.cleared
-        while True:
+        for _ in call.tries():
             if blind:
                 statement = self._sql.change[append, becomes, expect is not None, sealed]
                 new = {"delta": data, "n": len(data), "expect": expect}
@@ -275,7 +277,7 @@ class SqlAlchemyStore(ForkAware):
                 statement = self._sql.change[False, becomes, True, sealed]
                 if call.execute(statement, {**values, **new}, then=then)[1]:
                     return
-            call.pause()
+        raise StoreTimeout(BUSY)
 
     def _look(
         self, call: Call, key: bytes, now: float, again: bool = False
@@ -284,25 +286,32 @@ class SqlAlchemyStore(ForkAware):
         return record_of(rows[0], now) if rows else Missing.UNKNOWN
 
     def _call(self) -> Call:
-        return Call(self._engine, self._sql, self._create_table, self._gate, self._deadline)
+        gate = self._process.here().gate
+        return Call(self._engine, self._sql, self._create_table, gate, self._deadline)
 
     # -- forks ----------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
         # SQLite keeps count of a process's locks in memory; a child that inherits the count, but
         # not the locks, may wait for one for ever, or read what nobody protects.
-        if self._gate is not None:
-            self._gate.shut(time.monotonic() + self._deadline)
+        gate = self._process.here().gate
+        if gate is not None:
+            gate.shut(time.monotonic() + self._deadline)
             self._engine.dispose()
 
-    def _after_fork_in_parent(self) -> None:
-        if self._gate is not None:
-            self._gate.open()
+    def _after_fork(self) -> None:
+        gate = self._process.here().gate
+        if gate is not None:
+            gate.open()
 
-    def _after_fork_in_child(self) -> None:
-        self._closing = threading.Lock()
-        if self._gate is not None:
-            self._gate = Gate()
-        # Not even collected: some drivers say goodbye then, on the parent's socket.
-        _inherited.append(self._engine.pool)
-        self._engine.dispose(close=False)
+
+class _Process:
+    """What the store has in one process, of which *opener* is the first."""
+
+    def __init__(self, engine: Engine, gated: bool, opener: int) -> None:
+        self.closing = threading.Lock()
+        self.gate = Gate() if gated else None
+        if os.getpid() != opener:
+            # Not even collected: some drivers say goodbye then, on the parent's socket.
+            _inherited.append(engine.pool)
+            engine.dispose(close=False)

@@ -6,8 +6,6 @@ import threading
 import time
 from typing import Final, Protocol
 
-from nocookie.stores.forks import ForkAware
-
 __all__ = ["Due", "Watchdog"]
 
 
@@ -19,7 +17,7 @@ class Due(Protocol):
     def shut(self) -> None: ...
 
 
-class Watchdog(ForkAware):
+class Watchdog:
     """Shuts the sockets of calls that outlive their deadline.
 
     A driver that waits for a frozen server waits for ever: no timeout of the server holds then, nor
@@ -33,10 +31,6 @@ class Watchdog(ForkAware):
     QUIET: Final = 200
 
     def __init__(self) -> None:
-        self._after_fork_in_child()
-        self._hear_of_forks()
-
-    def _after_fork_in_child(self) -> None:
         self._calls: set[Due] = set()
         self._starting = threading.Lock()
         self._started = False

@@ -1,0 +1,41 @@
+"""uWSGI, of the package pyuwsgi: a server in C, which forks in C."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from realservers import Server, missing
+
+
+class Uwsgi(Server):
+    """A master that loads *application*, `module:callable` of the folder of its module, and three
+    workers that it forks then."""
+
+    def __init__(
+        self, folder: Path, application: str, environ: dict[str, str], *options: str
+    ) -> None:
+        if importlib.util.find_spec("pyuwsgi") is None:
+            missing("uWSGI", "pip install --group servers")
+        super().__init__(folder)
+        self._application = application
+        self._environ = environ
+        self._options = options
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, **self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def command(self) -> list[str]:
+        run = "import sys; from pyuwsgi import run; sys.exit(run())"
+        return [
+            *(sys.executable, "-W", "ignore", "-c", run),
+            *("--http-socket", f"127.0.0.1:{self.port}", "--module", self._application),
+            *("--master", "--processes", "3", "--need-app", "--die-on-term", "--listen", "64"),
+            *("--disable-logging", *self._options),
+        ]
