@@ -32,6 +32,7 @@ from nocookie.stores.base import (
 )
 from nocookie.stores.memcached import MemcachedStore, _item
 from nocookie.stores.memcached_wire import Connection
+from nocookie.stores.pool import Pool
 from nocookie.testing import StoreSuite
 
 pytestmark = pytest.mark.server
@@ -890,7 +891,7 @@ class Scripted:
 
 
 def connection_that_hears(*pieces):
-    return Connection(Client(("127.0.0.1", 1)), Scripted(*pieces), deque())
+    return Connection(Client(("127.0.0.1", 1)), Scripted(*pieces), Pool(1), deque())
 
 
 HELD = b"VALUE k 0 5 17\r\na\r\nbc\r\nEND\r\n"
