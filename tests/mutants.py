@@ -290,8 +290,8 @@ MUTANTS = [
     ),
     Mutant(
         "what a fork inherits is not used",
-        "stores/forks.py", "after_in_child=_after_fork_in_child", "after_in_child=lambda: None",
-        "stores/test_file.py",
+        "forks.py", "self._values[os.getpid()]", "self._values[next(iter(self._values), 0)]",
+        "test_forks.py",
     ),
     Mutant(
         "a session that is destroyed while it is rotated does not live on (Redis)",

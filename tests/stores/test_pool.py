@@ -142,3 +142,50 @@ def test_a_socket_is_quiet_until_the_other_end_speaks_or_closes(with_poll):
             assert timed.is_quiet()
             end(other)
             assert not timed.is_quiet()
+
+
+def test_a_pool_that_is_shut_lends_none_until_it_is_opened():
+    pool, idle = Pool(2), Connection()
+    places, _ = pool.take(0)
+    pool.give_back(places, idle)
+    pool.shut(time.monotonic() + PATIENCE)
+    assert idle.closed
+    with pytest.raises(TimeoutError):
+        pool.take(0)
+    pool.open()
+    assert [pool.take(0)[1] for _ in range(2)] == [None, None]
+
+
+def test_to_shut_a_pool_waits_for_what_is_in_use_and_closes_it():
+    pool, used = Pool(2), Connection()
+    places, _ = pool.take(0)
+    returner = threading.Timer(0.05, pool.give_back, (places, used))
+    returner.start()
+    begun = time.monotonic()
+    pool.shut(begun + PATIENCE)
+    assert used.closed
+    assert time.monotonic() - begun < PATIENCE
+    returner.join()
+
+
+def test_to_shut_a_pool_waits_no_longer_than_it_may():
+    pool, used = Pool(1), Connection()
+    places, _ = pool.take(0)
+    pool.shut(time.monotonic() + 0.05)
+    pool.open()
+    pool.give_back(places, used)
+    assert used.closed
+    assert pool.take(0)[1] is None
+
+
+def test_who_waits_while_a_pool_is_shut_gets_a_connection_when_it_is_opened():
+    pool, found = Pool(1), []
+    pool.shut(time.monotonic() + PATIENCE)
+    waiter = threading.Thread(target=lambda: found.append(pool.take(time.monotonic() + PATIENCE)))
+    waiter.start()
+    until = time.monotonic() + PATIENCE
+    while not pool._waiting and time.monotonic() < until:
+        time.sleep(0.001)
+    pool.open()
+    waiter.join(PATIENCE)
+    assert [connection for _, connection in found] == [None]
