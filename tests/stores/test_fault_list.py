@@ -258,7 +258,6 @@ FAULTS = {
             "faults::test_children_of_a_fork_share_no_connection",
             "memory::test_a_fork_while_another_thread_holds_the_lock_leaves_the_child_able_to_work",
             "foreign_forks::test_children_of_a_bare_fork_and_their_parent_read_no_foreign_session",
-            "foreign_forks::test_children_of_a_bare_fork_have_the_sessions_in_memory",
         ),
     ),
     "F28": Fault("64 threads", ("faults::test_64_threads_see_each_its_own_session",)),

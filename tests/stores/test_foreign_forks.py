@@ -105,13 +105,10 @@ def bare_fork(python, options, fault="right"):
     return json.loads(out)
 
 
-@places("shared")
+@places()
 def test_children_of_a_bare_fork_and_their_parent_read_no_foreign_session(place, python):
-    assert bare_fork(python, place.options) == [[]] * 4
-
-
-def test_children_of_a_bare_fork_have_the_sessions_in_memory(python):
-    assert bare_fork(python, {"type": "memory"}) == [[]] * 4
+    options = place.options if "shared" in place.powers else {"type": place.name}
+    assert bare_fork(python, options) == [[]] * 4
 
 
 @pytest.mark.server
