@@ -47,7 +47,8 @@ class ProcessLocal(Generic[T]):
         pid = os.getpid()
         with _making.setdefault(pid, threading.RLock()):
             if pid not in self._values:
-                _inherited.append(self._values)
+                if self._values:
+                    _inherited.append(self._values)
                 self._values = {pid: self._make()}
             return self._values[pid]
 
