@@ -567,7 +567,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "optimistic": "every save is guarded; leave it out",
     "client": "use url",
     "urls": "use url = redis+cluster://host:port,host:port",
-    "memcache_module": "there is one driver, pymemcache; leave it out",
+    "memcache_module": "the store needs no driver; leave it out",
     "file_dir": "use data_dir",
     "dbm_dir": "use data_dir, with type = file",
     "dbmmodule": "type = dbm is one SQLite database here; leave it out",

@@ -367,7 +367,7 @@ MUTANTS = [
     ),
     Mutant(
         "an answer of memcached about another key is refused",
-        "stores/memcached_wire.py", " or its_name != name", "", "stores/test_memcached.py",
+        "stores/memcached_wire.py", " or words[1] != name", "", "stores/test_memcached_wire.py",
     ),
     Mutant(
         "a published secret is warned about",

@@ -35,6 +35,7 @@ LAYERS = [
         *("nocookie.stores.memcached_wire", "nocookie.stores.redis_scripts"),
         "nocookie.stores.redis_wire",
     ],
+    ["nocookie.stores.memcached_servers"],
     ["nocookie.stores.sqlalchemy.rows", "nocookie.stores.sqlalchemy.failures"],
     ["nocookie.stores.sqlalchemy.statements", "nocookie.stores.sqlalchemy.watchdog"],
     ["nocookie.stores.sqlalchemy.calls"],
@@ -134,10 +135,11 @@ def test_the_order_itself_is_checked():
 
 
 NOT_LOADED = [
-    *("sqlite3", "redis", "sqlalchemy", "pymemcache", "cryptography"),
+    *("sqlite3", "redis", "sqlalchemy", "cryptography"),
     *("flask", "django", "pyramid", "bottle", "paste", "waitress", "gunicorn"),
     *("pytest", "hypothesis", "beaker", "webtest"),
-    *("nocookie.stores.file", "nocookie.stores.memory", "nocookie.testing", "nocookie.cli"),
+    *("nocookie.stores.file", "nocookie.stores.memcached", "nocookie.stores.memory"),
+    *("nocookie.testing", "nocookie.cli"),
     *("nocookie.commands", "nocookie.inifile", "nocookie.demo", "nocookie.purge"),
     "nocookie.listing",
     *("nocookie.adapters", "click"),
@@ -166,6 +168,15 @@ def test_a_store_is_loaded_when_its_type_is_used():
     loaded = loaded_after("import nocookie\nnocookie.SessionMiddleware(None)")
     assert "nocookie.stores.memory" in loaded
     assert not loaded & {"nocookie.stores.file", "sqlite3"}
+
+
+def test_the_memcached_store_needs_no_package():
+    loaded = loaded_after(
+        "from nocookie.stores.memcached import MemcachedStore\nMemcachedStore(url='a:1')"
+    )
+    assert "nocookie.stores.memcached_servers" in loaded
+    packages = {name.partition(".")[0] for name in loaded - loaded_after("import nocookie")}
+    assert packages <= {"nocookie", *sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

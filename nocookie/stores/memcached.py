@@ -10,9 +10,9 @@ The rules of this file:
    also because it is too large or there is no memory, leaves the item as it was; a `set` that is
    refused deletes it.
 2. A key has one server, whether that is up or not. Were another asked instead, sessions would
-   end twice, live twice, or lose a save. This is why pymemcache's HashClient is not used.
+   end twice, live twice, or lose a save.
 
-How a command gets to its server and back is in `memcached_wire`.
+How a command gets to its server is in `memcached_servers`, what it says there in `memcached_wire`.
 
 When a record ends, our clock decides, on read. memcached drops the item a minute later.
 
@@ -48,7 +48,8 @@ from nocookie.stores.base import (
     pack,
     unpack,
 )
-from nocookie.stores.memcached_wire import Connection, Server, addresses
+from nocookie.stores.memcached_servers import Server, addresses
+from nocookie.stores.memcached_wire import Connection
 from nocookie.stores.retry import tries
 
 __all__ = ["MemcachedStore"]
@@ -110,18 +111,12 @@ class MemcachedStore:
         deadline: float = 2.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        try:
-            from pymemcache import Client
-        except ImportError as error:
-            raise ConfigError(
-                "type = 'memcached' needs pymemcache: pip install nocookie[memcached]"
-            ) from error
         if not re.fullmatch(r"[!-~]*", key_prefix) or len(key_prefix) + 64 > KEY_SIZE:
             raise ConfigError(
                 "key_prefix for memcached is ASCII without spaces or control characters, "
                 f"at most {KEY_SIZE - 64} of them"
             )
-        self._servers = [Server(Client, address, pool_size) for address in addresses(url)]
+        self._servers = [Server(address, pool_size) for address in addresses(url)]
         self._prefix = key_prefix.encode()
         self._deadline = deadline
         self._clock = clock

@@ -47,10 +47,22 @@ class Memcached(Server):
         """How long it will keep an item; -1 is for ever."""
         return int(self.ask(f"mg {name} t").split(b" t")[1])
 
-    def ask(self, command: str, end: bytes = b"\r\n") -> bytes:
+    def put(self, name: str, item: bytes) -> None:
+        assert self.ask(f"set {name} 0 0 {len(item)}", item=item) == b"STORED\r\n"
+
+    def item(self, name: str) -> bytes:
+        """Raises `ValueError` if there is none."""
+        answer = self.ask(f"get {name}", b"END\r\n")
+        begin = answer.index(b"\r\n") + 2
+        return answer[begin : answer.rindex(b"\r\nEND\r\n", begin)]
+
+    def ask(self, command: str, end: bytes = b"\r\n", item: bytes | None = None) -> bytes:
         """What it answers to a line, by a connection of our own."""
+        lines = command.encode() + b"\r\n"
+        if item is not None:
+            lines += item + b"\r\n"
         with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
-            sock.sendall(command.encode() + b"\r\n")
+            sock.sendall(lines)
             answer = b""
             while not answer.endswith(end):
                 piece = sock.recv(65536)

@@ -4,16 +4,12 @@ import itertools
 import math
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
-from collections import deque
-from contextlib import closing
 
 import pytest
 from helpers import serve
-from pymemcache import Client
 from realservers import free_port, wait_until
 from realservers.memcached import Memcached
 from realservers.relay import Relay
@@ -31,8 +27,6 @@ from nocookie.stores.base import (
     VersionChanged,
 )
 from nocookie.stores.memcached import MemcachedStore, _item
-from nocookie.stores.memcached_wire import Connection
-from nocookie.stores.pool import Pool
 from nocookie.testing import StoreSuite
 
 pytestmark = pytest.mark.server
@@ -198,12 +192,6 @@ def test_the_longest_prefix_works_and_another_prefix_is_other_sessions(open_one,
     assert other.load(key(1)) is Missing.UNKNOWN
     other.create(key(1), record(a=b"2"), 60)
     assert (fields(one), fields(other)) == ({"a": b"1"}, {"a": b"2"})
-
-
-def test_without_pymemcache_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pymemcache", None)
-    with pytest.raises(ConfigError, match=r"pip install nocookie\[memcached\]"):
-        MemcachedStore(url="a:1")
 
 
 def test_the_types_name_this_store(memcached):
@@ -496,13 +484,11 @@ def test_an_item_that_goes_away_while_a_request_runs_is_not_made_again(store, me
 
 
 def plant(memcached, data, number=1):
-    with closing(Client(("127.0.0.1", memcached.port))) as client:
-        client.set(f"nocookie:{key(number)}", data, noreply=False)
+    memcached.put(f"nocookie:{key(number)}", data)
 
 
 def raw(memcached, number=1):
-    with closing(Client(("127.0.0.1", memcached.port))) as client:
-        return client.get(f"nocookie:{key(number)}")
+    return memcached.item(f"nocookie:{key(number)}")
 
 
 def items():
@@ -837,8 +823,8 @@ def test_a_late_answer_is_never_read_as_the_answer_to_another_command(through, s
 
 
 def test_a_command_that_a_signal_breaks_off_leaves_no_answer_behind(open_one, relay):
-    """Such as KeyboardInterrupt, or gevent's Timeout: no Exception, so pymemcache does not
-    close the connection. And the place in the pool is free again."""
+    """Such as KeyboardInterrupt, or gevent's Timeout: no Exception. And the place in the pool is
+    free again."""
 
     class Broken(BaseException):
         pass
@@ -874,69 +860,6 @@ def test_bytes_that_nobody_asked_for_cost_the_connection(through, store, relay, 
         time.sleep(0.01)
     assert fields(through, 2) == {"number": b"2"}
     assert relay.connections == 2
-
-
-class Scripted:
-    """A socket that answers in these pieces, and then is closed."""
-
-    def __init__(self, *pieces):
-        self.pieces = [*pieces, b""]
-        self.sent = b""
-
-    def sendall(self, data):
-        self.sent += data
-
-    def recv(self, size):
-        return self.pieces.pop(0)
-
-
-def connection_that_hears(*pieces):
-    return Connection(Client(("127.0.0.1", 1)), Scripted(*pieces), Pool(1), deque())
-
-
-HELD = b"VALUE k 0 5 17\r\na\r\nbc\r\nEND\r\n"
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, len(HELD) - 1, len(HELD)])
-def test_an_answer_may_come_in_pieces_of_any_size(size):
-    def pieces(answer):
-        return [answer[at : at + size] for at in range(0, len(answer), size)]
-
-    assert connection_that_hears(*pieces(HELD)).gets(b"k") == (b"a\r\nbc", b"17")
-    assert connection_that_hears(*pieces(b"END\r\n")).gets(b"k") == (None, b"")
-    for answer, done in ((b"STORED", True), (b"EXISTS", False), (b"NOT_FOUND", False)):
-        connection = connection_that_hears(*pieces(answer + b"\r\n"))
-        assert connection.cas(b"k", b"item", b"17", 60) is done
-        assert connection.usable
-        assert connection.sock.sent == b"cas k 0 60 4 17\r\nitem\r\n"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param(b"", id="closed"),
-        pytest.param(HELD[:-1], id="cut short"),
-        pytest.param(HELD + b"E", id="more than an answer"),
-        pytest.param(b"END\r\nEND\r\n", id="two answers"),
-        pytest.param(HELD.replace(b" k ", b" l "), id="about another key"),
-        pytest.param(HELD.replace(b" 5 ", b" 4 "), id="another size"),
-        pytest.param(HELD.replace(b" 5 ", b" -5 "), id="no size"),
-        pytest.param(HELD.replace(b" 5 ", b" x "), id="not a number"),
-        pytest.param(HELD.replace(b" 17", b""), id="no token"),
-        pytest.param(HELD.replace(b"VALUE", b"VA"), id="another word"),
-        pytest.param(b"SERVER_ERROR out of memory\r\n", id="refused"),
-        pytest.param(b"ERROR\r\n", id="not understood"),
-    ],
-)
-def test_what_is_no_answer_is_an_error_and_costs_the_connection(answer):
-    for ask in (
-        lambda connection: connection.gets(b"k"),
-        lambda connection: connection.cas(b"k", b"item", b"17", 60),
-    ):
-        connection = connection_that_hears(answer)
-        said = fails(lambda ask=ask, connection=connection: ask(connection))
-        assert ("no memory" in said) == (b"memory" in answer)
-        assert not connection.usable
 
 
 # -- several servers -----------------------------------------------------------------------------
