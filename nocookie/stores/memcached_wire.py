@@ -104,7 +104,7 @@ class Connection:
     def _ask(self, line: bytes, yes: bytes, no: tuple[bytes, ...]) -> bool:
         self.sock.sendall(line)
         answer = self.sock.recv(PIECE)
-        while not answer.endswith(b"\r\n"):
+        while b"\r\n" not in answer:
             answer = self._longer(answer)
         if answer == yes:
             return True
