@@ -370,6 +370,11 @@ MUTANTS = [
         "stores/memcached_wire.py", " or words[1] != name", "", "stores/test_memcached_wire.py",
     ),
     Mutant(
+        "an answer of memcached with more behind it is refused",
+        "stores/memcached_wire.py", "        if answer == yes:\n",
+        "        if answer.startswith(yes):\n", "stores/test_memcached_wire.py",
+    ),
+    Mutant(
         "a published secret is warned about",
         "strength.py", "    if where is not None:\n", "    if False:\n", "test_strength test_check",
     ),

@@ -1,7 +1,7 @@
 """Where memcached servers are, and our connections to them.
 
 One connection is used by one thread at a time, and only by the process that opened it. Connecting
-ends at the deadline of the call that it is for.
+ends at the deadline of the call that it is for; only looking up a name takes its own time.
 """
 
 from __future__ import annotations

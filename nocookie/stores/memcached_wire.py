@@ -23,7 +23,7 @@ from nocookie.stores.timed import TimedSocket
 __all__ = ["Connection", "store_error"]
 
 #: How many bytes are received at once, at most. A line is shorter.
-PIECE: Final = 8192
+PIECE: Final = 65536
 #: What comes after an item.
 AFTER_ITEM: Final = b"\r\nEND\r\n"
 

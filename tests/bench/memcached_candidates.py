@@ -423,7 +423,9 @@ def meta_item(answer):
 
 
 def meta_token(flags):
-    return b"" if flags.cas_token is None else b"%d" % flags.cas_token
+    if flags.cas_token is None:
+        raise ValueError("no token comes with the item")
+    return b"%d" % flags.cas_token
 
 
 CANDIDATES = {

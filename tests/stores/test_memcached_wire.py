@@ -72,8 +72,12 @@ class Scripted:
         return self.pieces.pop(0)
 
 
+def connection_on(sock):
+    return Connection(sock, Pool(1), deque())
+
+
 def connection_that_hears(*pieces):
-    return Connection(Scripted(*pieces), Pool(1), deque())
+    return connection_on(Scripted(*pieces))
 
 
 def in_pieces(answer, size):
@@ -214,7 +218,7 @@ def test_what_comes_a_byte_at_a_time_ends_at_the_deadline(command, monkeypatch):
     monkeypatch.setattr(timed, "time", SimpleNamespace(monotonic=clock))
     answer = HELD if command == "gets" else COMMANDS[command][2]
     late = Late(*in_pieces(answer, 1))
-    connection = Connection(timed.TimedSocket(late, clock() + 2.5), Pool(1), deque())
+    connection = connection_on(timed.TimedSocket(late, clock() + 2.5))
     with pytest.raises(StoreTimeout):
         ASK[command](connection)
     assert len(late.pieces) == len(answer) + 1 - 3, "it read on until then"
@@ -225,7 +229,7 @@ def test_what_comes_a_byte_at_a_time_ends_at_the_deadline(command, monkeypatch):
 def connected(memcached):
     """A connection to a real server."""
     sock = socket.create_connection(("127.0.0.1", memcached.port))
-    connection = Connection(timed.TimedSocket(sock, time.monotonic() + 10), Pool(1), deque())
+    connection = connection_on(timed.TimedSocket(sock, time.monotonic() + 10))
     yield connection
     connection.close()
 
