@@ -480,27 +480,27 @@ def promises(port):
 # -- figures ------------------------------------------------------------------------------------
 
 
-SAMPLE = 0.003  # seconds: short enough to fall between the slices of whatever else runs
+#: How many calls are timed together: some milliseconds, short enough to fall between the slices of
+#: whatever else runs. One more goes before, untimed.
+CALLS = 64
 
 
 class Cell:
     """One operation of one candidate on an item of one size."""
 
     def __init__(self, driver, operation, item, label):
-        self.driver, self.item, self.samples, self.calls = driver, item, [], 1
+        self.driver, self.item, self.samples = driver, item, []
         self.operation = getattr(self, operation)
         self.name = b"nocookie:bench:" + label
         self.number = 0
         driver.add(self.name, item, 600)
-        self.operation()
-        while self.sample() < SAMPLE:
-            self.calls *= 2
 
     def sample(self):
+        self.operation()
         begin = time.perf_counter()
-        for _ in range(self.calls):
+        for _ in range(CALLS):
             self.operation()
-        return time.perf_counter() - begin
+        self.samples.append(time.perf_counter() - begin)
 
     def read(self):
         self.driver.gets(self.name)
@@ -541,7 +541,7 @@ def figures(port, rounds):
     for _ in range(rounds):
         chance.shuffle(order)
         for cell in order:
-            cell.samples.append(cell.sample() / cell.calls)
+            cell.sample()
         gc.collect()
     columns = [(operation, size) for size in items for operation in ("read", "save", "create")]
     print("times what it costs nocookie; python-memcached reads and saves without a condition\n")
