@@ -2,7 +2,8 @@
 
 `make bench-drivers` runs it, with what BENCH names:
 
-    python tests/bench/drivers_memcached.py [--rounds N] [--only promises|figures]
+    python tests/bench/drivers_memcached.py [--rounds N] [--only PROMISE]
+        [--no-figures | --no-promises]
 
 It prints two tables. In the first a column is a candidate (tests/bench/memcached_candidates.py) and
 a row is a promise; a cell is the outcome of an experiment that has been made just now, against a
@@ -455,8 +456,8 @@ def verdict(command):
     return None if said[-1] == "yes" else said[-1]
 
 
-def promises(port):
-    """Print the table; below it, why a cell is a no."""
+def promises(port, only):
+    """Print the table, or the rows that have *only* in their name; below, why a cell is a no."""
     names = list(candidates())
     packages = ("nocookie", "pymemcache", "meta-memcache", "meta-memcache-socket", "gevent")
     print(", ".join(f"{package} {version(package)}" for package in packages) + "\n")
@@ -464,6 +465,8 @@ def promises(port):
     print("| --- |" + " --- |" * len(names))
     reasons = []
     for promise in PROMISES:
+        if only not in promise:
+            continue
         cells = []
         for name in names:
             why = verdict([sys.executable, __file__, "--experiment", promise, name, str(port)])
@@ -554,8 +557,10 @@ def figures(port, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=101)
-    parser.add_argument("--only", choices=("promises", "figures"))
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--only", default="", help="promises whose name has this in it")
+    parser.add_argument("--no-figures", action="store_true")
+    parser.add_argument("--no-promises", action="store_true")
     parser.add_argument("--experiment", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--greenlets", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -571,15 +576,17 @@ def main():
         promise, name, port = arguments.experiment
         print(PROMISES[promise](candidates()[name], int(port)) or "yes", flush=True)
         os._exit(0)  # with threads that still wait
+    from realservers.install import main as install
     from realservers.memcached import Memcached
 
+    install(["memcached"])
     folder = tempfile.mkdtemp(prefix="nocookie-bench-")
     server = Memcached(Path(folder))
     server.start()
     try:
-        if arguments.only != "figures":
-            promises(server.port)
-        if arguments.only != "promises":
+        if not arguments.no_promises:
+            promises(server.port, arguments.only)
+        if not arguments.no_figures:
             print()
             figures(server.port, arguments.rounds)
     finally:
