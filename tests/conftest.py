@@ -65,3 +65,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def run() -> Run:
     """What became of the tests before this one."""
     return RUN
+
+
+@pytest.fixture(scope="session")
+def wsgi_server(tmp_path_factory):
+    """`wsgi_server(name, application="probe:application", workers=1, front="")` gives a real
+    server that serves this application: see realservers.wsgi."""
+    from realservers.wsgi import Rig
+
+    rig = Rig(tmp_path_factory.mktemp)
+    yield rig.server
+    rig.stop()

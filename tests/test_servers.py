@@ -1,110 +1,100 @@
 """The demo gives the same answers under real servers."""
 
-import contextlib
-import importlib.util
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
+from pathlib import Path
 
 import pytest
+from realservers.wsgi import NAMES, WITH_WORKERS, Rig
+
+#: In the group `test`, so that every Python has them.
+EVERYWHERE = ("wsgiref", "waitress", "gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent")
 
 
-def has(module):
-    found = importlib.util.find_spec(module) is not None
-    assert found or not os.environ.get("CI"), f"{module} is missing, and this is CI"
-    return found
+def each(*names):
+    """The parameter `name`: each of these servers."""
+    marks = [() if name in EVERYWHERE else pytest.mark.server for name in names]
+    params = [pytest.param(name, marks=mark) for name, mark in zip(names, marks, strict=True)]
+    return pytest.mark.parametrize("name", params)
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def get(server, target, id=None):
+    headers = [("X-Session-Id", id)] if id else []
+    answer = server.request("GET", target, headers)
+    return json.loads(answer.body), answer.headers
 
 
-#: A worker that is told to stop while it starts does not hear it, and is waited for.
-GUNICORN = ["--no-control-socket", "--graceful-timeout=3", "served:application"]
+@each(*NAMES)
+def test_the_demo_gives_the_same_answers_under(name, wsgi_server):
+    workers = 2 if name in WITH_WORKERS else 1
+    server = wsgi_server(name, "notebook:application", workers=workers)
+    first, headers = get(server, "/")
+    assert (first["visits"], first["is_new"], first["reason"]) == (1, True, "absent")
+    id = headers["X-Session-Id"]
+    assert len(id) == 43
+    for visits in range(2, 12):
+        answer, headers = get(server, "/", id)
+        assert (answer["visits"], answer["is_new"], answer["reason"]) == (visits, False, None)
+        assert headers["X-Session-Id"] is None
+    answer, headers = get(server, f"/?sid={id}")
+    assert answer["visits"] == 12
+    assert headers["Referrer-Policy"] in ("same-origin", "no-referrer")
+    answer, headers = get(server, "/", "A" * 43)
+    assert (answer["visits"], answer["reason"]) == (1, "unknown")
+    assert headers["X-Session-Id"] not in (None, id, "A" * 43)
+    assert not re.search("Traceback|Error", server.log), server.log
 
-SERVERS = {
-    "waitress": [
-        "-m",
-        "waitress",
-        "--threads=4",
-        "--listen=127.0.0.1:{port}",
-        "served:application",
-    ],
-    "gunicorn": [
-        *["-m", "gunicorn", "--workers=2", "--threads=4", "--bind=127.0.0.1:{port}"],
-        *GUNICORN,
-    ],
-    "gevent": [
-        *["-m", "gunicorn", "--workers=2", "--worker-class=gevent", "--bind=127.0.0.1:{port}"],
-        *GUNICORN,
-    ],
-}
+
+# -- the rig itself ------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def serving(server, folder):
-    (folder / "served.py").write_text(
-        f"import nocookie.demo\napplication = nocookie.demo.application({str(folder / 'data')!r})\n"
+def test_a_server_is_started_once_and_another_application_by_another_server(wsgi_server):
+    server = wsgi_server("waitress")
+    assert wsgi_server("waitress", "probe:application") is server
+    assert wsgi_server("waitress", "notebook:application").port != server.port
+
+
+@each("waitress", "apache")
+def test_a_test_may_serve_an_application_of_its_own(name, wsgi_server, tmp_path):
+    (tmp_path / "hello.py").write_text(
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Length', '5')])\n"
+        "    return [b'hello']\n"
     )
-    port = free_port()
-    command = [sys.executable, *(part.format(port=port) for part in SERVERS[server])]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    server = wsgi_server(name, "hello:application", modules=tmp_path)
+    assert server.request("GET", "/").body == b"hello"
+
+
+@each("waitress", "uwsgi", "apache")
+def test_an_application_that_is_not_there_is_a_failed_start(name, tmp_path):
+    rig = Rig(lambda name: tmp_path)
+    with pytest.raises(AssertionError, match="No module named 'nowhere'"):
+        rig.server(name, "nowhere:application")
+    rig.stop()
+
+
+@each("gunicorn-gevent", "uwsgi", "granian", "hypercorn", "uvicorn-a2wsgi", "apache")
+def test_nothing_of_a_server_is_left_when_it_was_stopped(name, tmp_path):
+    rig = Rig(lambda name: tmp_path)
+    server = rig.server(name, workers=2)
+    group = server.pid
+    rig.stop()
+    until = time.monotonic() + 5
+    while members(group) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert members(group) == []
+    assert name != "apache" or not server.folder.exists()
+
+
+def members(group):
+    """The processes of a group that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            url = f"http://127.0.0.1:{port}"
-            until = time.monotonic() + 30
-            while True:
-                try:
-                    urllib.request.urlopen(url + "/", timeout=10).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, (folder / "log").read_text()
-                    assert time.monotonic() < until, (folder / "log").read_text()
-                    time.sleep(0.05)
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            finally:
-                process.kill()
-
-
-def get(url, id=None, **headers):
-    request = urllib.request.Request(url, headers=headers)
-    if id:
-        request.add_header("X-Session-Id", id)
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return json.load(response), response.headers
-
-
-@pytest.mark.parametrize("server", SERVERS)
-def test_the_demo_gives_the_same_answers_under(server, tmp_path):
-    for module in {"gevent": ["gunicorn", "gevent"]}.get(server, [server]):
-        if not has(module):
-            pytest.skip(f"{module} is not installed")
-    with serving(server, tmp_path) as url:
-        first, headers = get(url + "/")
-        assert (first["visits"], first["is_new"], first["reason"]) == (1, True, "absent")
-        id = headers["X-Session-Id"]
-        assert len(id) == 43
-        for visits in range(2, 12):
-            answer, headers = get(url + "/", id)
-            assert (answer["visits"], answer["is_new"], answer["reason"]) == (visits, False, None)
-            assert headers["X-Session-Id"] is None
-        answer, headers = get(f"{url}/?sid={id}")
-        assert answer["visits"] == 12
-        assert headers["Referrer-Policy"] in ("same-origin", "no-referrer")
-        answer, headers = get(url + "/", "A" * 43)
-        assert (answer["visits"], answer["reason"]) == (1, "unknown")
-        assert headers["X-Session-Id"] not in (None, id, "A" * 43)
-    log = (tmp_path / "log").read_text()
-    assert not re.search("Traceback|Error", log), log
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # ended meanwhile
+            continue
+        if int(its_group) == group and state != "Z":
+            found.append(stat.parent.name)
+    return found

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,13 +44,11 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self.environ: dict[str, str] | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         raise NotImplementedError
-
-    def environ(self) -> dict[str, str]:
-        return dict(os.environ)
 
     def answers(self) -> bool:
         """Whether it is ready. May raise OSError for no."""
@@ -68,7 +67,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command(),
                 cwd=self.folder,
-                env=self.environ(),
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -115,6 +114,9 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        # What it started and left behind is in its group.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process = None
 
 

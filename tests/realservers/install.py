@@ -1,7 +1,9 @@
 """Install what no Python package carries: run by `make test` before the tests.
 
-That is memcached, and Chromium with its driver, from the packages of Debian. Where one cannot be
-installed, the tests that need it are skipped, and say so; with CI=true they fail.
+That is memcached, Chromium with its driver, nginx, and Apache's mod_wsgi, from the packages of
+Debian. Where one cannot be installed, the tests that need it are skipped, and say so; with CI=true
+they fail. Of Apache only the program is installed, not the service; nginx may start as a service on
+port 80, where no test is in its way.
 
 Other programs are installed by name: `install.py php`, for a benchmark.
 """
@@ -13,13 +15,25 @@ import sys
 from collections.abc import Sequence
 
 #: What the tests need.
-NEEDED = ("memcached", "chromium", "chromedriver")
+NEEDED = ("memcached", "chromium", "chromedriver", "nginx", "mod_wsgi.so")
 #: The packages of programs that have another name.
-PACKAGES = {"chromedriver": "chromium-driver", "php": "php-cli"}
+PACKAGES = {
+    "chromedriver": "chromium-driver",
+    "mod_wsgi.so": "libapache2-mod-wsgi-py3",
+    "php": "php-cli",
+}
+#: Where Debian puts what is not for everybody's PATH.
+FOLDERS = ("/usr/sbin", "/usr/lib/apache2/modules")
+
+
+def is_here(name: str) -> bool:
+    if shutil.which(name):
+        return True
+    return any(os.path.exists(f"{folder}/{name}") for folder in FOLDERS)
 
 
 def main(programs: Sequence[str]) -> None:
-    packages = [PACKAGES.get(name, name) for name in programs if not shutil.which(name)]
+    packages = [PACKAGES.get(name, name) for name in programs if not is_here(name)]
     if not packages:
         return
     names = " ".join(packages)

@@ -22,16 +22,13 @@ class Uwsgi(Server):
             missing("uWSGI", "pip install --group servers")
         super().__init__(folder)
         self._application = application
-        self._environ = environ
+        path = os.pathsep.join(filter(None, sys.path))
+        self.environ = {**os.environ, **environ, "PYTHONPATH": path}
         self._options = options
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
-
-    def environ(self) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, sys.path))
-        return {**os.environ, **self._environ, "PYTHONPATH": path}
 
     def command(self) -> list[str]:
         run = "import sys; from pyuwsgi import run; sys.exit(run())"
