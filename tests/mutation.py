@@ -1,8 +1,8 @@
 """Operators that break one named piece of the code, and what puts them to work.
 
 A piece is addressed by the name of its module and its qualified name: a function, a class, or a
-constant. An operator picks places in it by the words that they mention, and changes all that fit. So
-a mutant outlives moved lines and most renamed locals; and if its address or its words are gone,
+constant. An operator picks places in it by the words that they mention, and changes all that fit.
+So a mutant outlives moved lines and most renamed locals; and if its address or its words are gone,
 `NoSuchPlace` says which.
 
 Why no library: mutmut and cosmic-ray number the mutations that they find in a function, so one
@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 PACKAGE = Path(__file__).resolve().parent.parent / "nocookie"
 
@@ -27,6 +28,7 @@ Edit = tuple[tuple[int, int], tuple[int, int], str]
 #: Finds in a piece, whose source is given too, what is to be replaced.
 Operator = Callable[[ast.AST, bytes], list[Edit]]
 Words = tuple[str, ...]
+Node = TypeVar("Node", bound=ast.AST)
 
 
 class NoSuchPlace(Exception):
@@ -142,9 +144,7 @@ def direct(name: str) -> Operator:
 
     def edits(piece: ast.AST, source: bytes) -> list[Edit]:
         return [
-            _edit(
-                node, "{}({})".format(_text(node.args[0], source), _joined(node.args[1:], source))
-            )
+            _edit(node, f"{_text(node.args[0], source)}({_joined(node.args[1:], source)})")
             for node in _calls(piece, name)
         ]
 
@@ -155,17 +155,12 @@ def without_argument(name: str, position: int) -> Operator:
     """Calls of what has this name lack the argument at this position."""
 
     def edits(piece: ast.AST, source: bytes) -> list[Edit]:
-        return [
-            _edit(
-                node,
-                "{}({})".format(
-                    _text(node.func, source),
-                    _joined([*node.args[:position], *node.args[position + 1 :]], source),
-                ),
-            )
-            for node in _calls(piece, name)
-            if len(node.args) > position
-        ]
+        found: list[Edit] = []
+        for node in _calls(piece, name):
+            if len(node.args) > position:
+                kept = [*node.args[:position], *node.args[position + 1 :]]
+                found.append(_edit(node, f"{_text(node.func, source)}({_joined(kept, source)})"))
+        return found
 
     return edits
 
@@ -267,7 +262,7 @@ def _parsed(module: str) -> tuple[bytes, ast.Module]:
 def _resolved(tree: ast.Module, name: str, module: str) -> ast.AST:
     piece: ast.AST = tree
     for part in filter(None, name.split(".")):
-        found = [node for node in _named(piece, part)]
+        found = list(_named(piece, part))
         if len(found) != 1:
             raise NoSuchPlace(f"{module}: {len(found)} things are called {part} ({name})")
         piece = found[0]
@@ -293,9 +288,9 @@ def _named(piece: ast.AST, name: str) -> Iterator[ast.AST]:
             yield from _named(node, name)
 
 
-def _all(piece: ast.AST, kind: type[T]) -> list[T]:
+def _all(piece: ast.AST, kind: type[Node]) -> list[Node]:
     """Return the nodes of this kind, but for what is in f-strings, which say no exact place."""
-    found: list[T] = []
+    found: list[Node] = []
     left = [piece]
     while left:
         node = left.pop()
@@ -324,7 +319,7 @@ def _calls(piece: ast.AST, name: str, near: Words = ()) -> list[ast.Call]:
     ]
 
 
-def _smallest(nodes: list[T], piece: ast.AST, words: Words, near: Words) -> list[T]:
+def _smallest(nodes: list[Node], piece: ast.AST, words: Words, near: Words) -> list[Node]:
     """Return those nodes that mention the words and have no such node inside."""
     if near:
         places = _smallest(_all(piece, ast.stmt), piece, near, ())
