@@ -3,24 +3,21 @@
     python tests/mutants.py [-j N] [WORD ...]
 
 Each mutant is a change of one named piece of the library; `mutation` says what an address is and
-what the operators do. The test files that should notice are run until the first failure, with a copy
-of the package that has the change put before the installed one: N mutants at a time (as many as
-there are processors). Before that the same files are run with the package as it is, and have to
-pass. Prints the first test that failed for each mutant, and fails itself if one lives. Not part of
-the suite, which takes minutes already; test_mutants.py is, and sees that every address leads
-somewhere. A WORD selects the mutants with it in their promise.
+what the operators do. The test files that should notice are run until the first failure, with a
+copy of the package that has the change put before the installed one, N mutants at a time (as many
+as there are processors). Prints the test that failed, and fails itself if a mutant lives. Not part
+of the suite, as it runs a good part of it a hundred times; test_mutants.py is, and sees that every
+address leads somewhere. A WORD selects the mutants with it in their promise.
 """
 
 import argparse
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +51,8 @@ from mutation import (
 TESTS = Path(__file__).resolve().parent
 #: Seconds for the tests of one mutant. One that makes them hang has been noticed.
 PATIENCE = 900
+#: How often they are run, if the test that failed is not sure of it.
+TRIES = 3
 
 
 class Mutant(NamedTuple):
@@ -547,40 +546,60 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def copied(folder: str) -> Path:
-    return Path(shutil.copytree(PACKAGE, Path(folder) / "nocookie"))
+class Ran(NamedTuple):
+    """What a run of tests came to: its status, the first test that failed, and what it said."""
+
+    status: int
+    failed: str | None
+    said: str
 
 
-def run(folder: str, tests: Iterable[str]) -> subprocess.CompletedProcess[str]:
-    """Run test files with the package that lies in *folder*, until the first failure."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-P", "-m", "pytest", "-x", "-q", "--tb=no"),
-            *("-p", "no:cacheprovider", "-o", "faulthandler_timeout=60"),
-            *(str(TESTS / f"{name}.py") for name in tests),
-        ],
-        cwd=TESTS.parent,
-        env={**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+def run(package: Path, tests: list[str]) -> Ran:
+    """Run tests with the package that lies in a folder, until the first failure. Raises
+    TimeoutExpired."""
+    with tempfile.TemporaryDirectory(prefix="nocookie-ran-") as cache:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-P", "-m", "pytest", "-x", "-q", "--tb=short"),
+                *("-o", "faulthandler_timeout=60", "-o", f"cache_dir={cache}", *tests),
+            ],
+            cwd=TESTS.parent,
+            env={**os.environ, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        said = done.stdout[-5000:] + done.stderr[-5000:]
+        if done.returncode != 1:
+            return Ran(done.returncode, None, said)
+        [failed] = json.loads((Path(cache) / "v/cache/lastfailed").read_text())
+    return Ran(1, failed, said)
 
 
 def outcome(mutant: Mutant) -> tuple[bool, str]:
-    """Return whether a test noticed *mutant*, and which: the first that failed."""
+    """Return whether a test notices *mutant*, and which, or what else happened.
+
+    That test fails again when it is run alone, and passes with the package as it is.
+    """
     with tempfile.TemporaryDirectory(prefix="nocookie-mutant-") as folder:
-        (copied(folder) / mutant.module).write_text(mutant.source())
-        try:
-            ran = run(folder, mutant.tests.split())
-        except subprocess.TimeoutExpired:
-            return True, f"the tests did not end within {PATIENCE} s"
-    if ran.returncode == 0:
-        return False, "NOBODY NOTICED"
-    found = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py::\S*)", ran.stdout, re.MULTILINE)
-    if ran.returncode != 1 or found is None:
-        return False, f"THE TESTS DID NOT RUN\n{ran.stdout[-3000:]}{ran.stderr[-3000:]}"
-    return True, found[1]
+        package = Path(folder)
+        shutil.copytree(PACKAGE, package / "nocookie")
+        (package / "nocookie" / mutant.module).write_text(mutant.source())
+        said = ""
+        for _ in range(TRIES):
+            try:
+                ran = run(package, [f"tests/{name}.py" for name in mutant.tests.split()])
+                if ran.status == 0:
+                    return False, "NOBODY NOTICED"
+                if ran.failed is None:
+                    return False, f"THE TESTS DID NOT RUN\n{ran.said}"
+                again = run(package, [ran.failed])
+            except subprocess.TimeoutExpired:
+                return True, f"the tests did not end within {PATIENCE} s"
+            if again.failed and run(PACKAGE.parent, [ran.failed]).status == 0:
+                return True, ran.failed
+            said += ran.said
+    return False, f"NO TEST IS SURE\n{said}"
 
 
 def main() -> int:
@@ -593,17 +612,8 @@ def main() -> int:
         for mutant in MUTANTS
         if not arguments.words or any(word in mutant.promise for word in arguments.words)
     ]
-    files = sorted({name for mutant in chosen for name in mutant.tests.split()})
     alive = 0
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        with tempfile.TemporaryDirectory(prefix="nocookie-mutant-") as folder:
-            copied(folder)
-            for name, ran in zip(
-                files, pool.map(partial(run, folder), ([name] for name in files)), strict=True
-            ):
-                if ran.returncode:
-                    print(f"{name} does not pass as it is:\n{ran.stdout[-3000:]}{ran.stderr}")
-                    return 1
         for mutant, (noticed, by) in zip(chosen, pool.map(outcome, chosen), strict=True):
             alive += not noticed
             print(f"{mutant.promise}: {by}", flush=True)

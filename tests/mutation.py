@@ -272,9 +272,9 @@ def _resolved(tree: ast.Module, name: str, module: str) -> ast.AST:
 def _named(piece: ast.AST, name: str) -> Iterator[ast.AST]:
     if isinstance(piece, ast.Assign | ast.AnnAssign):  # a dict: by its key
         if isinstance(piece.value, ast.Dict):
-            for key, node in zip(piece.value.keys, piece.value.values, strict=True):
+            for key, given in zip(piece.value.keys, piece.value.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == name:
-                    yield node
+                    yield given
         return
     for node in ast.iter_child_nodes(piece):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
