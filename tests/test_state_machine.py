@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from lengths import FUZZ
 
 from nocookie import Session, SessionGone, ValueRefused
 from nocookie.stores.file import FileStore
@@ -392,7 +393,7 @@ def test_two_sessions_on_one_record_do_what_the_model_does(store, clock, options
     run_state_machine_as_test(
         type("Two", (TwoSessions,), {"store": store, "clock": clock, "options": options}),
         settings=settings(
-            max_examples=150,
+            max_examples=60 * FUZZ,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -20,9 +20,10 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]  # for run, and for realservers
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # for cells, run and realservers
 
-from run import SAMPLE, Bare, Beaker, Cell, Nocookie  # noqa: E402
+from cells import SAMPLE, Bare, Cell, Nocookie  # noqa: E402
+from run import Beaker  # noqa: E402
 
 OPERATIONS = ("read", "write", "new")
 

@@ -1,6 +1,5 @@
 """What becomes of a page: the corpus, every way to cut it, and a browser's reading of it."""
 
-import os
 import random
 import re
 import tracemalloc
@@ -10,15 +9,13 @@ import ada_url
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lengths import FUZZ
 from rewriting.browser import Page, settled
 from rewriting.cases import cases, scope_of
 
 from nocookie.html import HtmlRewriter, is_rewritable
 from nocookie.markup import decoded
 from nocookie.rewriting import InParameter, InQuery, InSegment, Scope
-
-#: How many times as long to search: 50 makes 100,000 URLs.
-FUZZ = int(os.environ.get("NOCOOKIE_FUZZ", "1"))
 
 ID, OLD = "S" * 43, "O" * 43
 GRAMMAR = re.compile(r"[A-Za-z0-9_-]{43}")

@@ -1,6 +1,5 @@
 """Which URLs get the id: the corpus, and a browser's URL parser that reads what comes out."""
 
-import os
 import re
 from urllib.parse import unquote, unquote_plus
 
@@ -8,13 +7,11 @@ import ada_url
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from lengths import FUZZ
 from rewriting.cases import cases, scope_of
 
 from nocookie.places import InParameter, InQuery, InSegment
 from nocookie.rewriting import Scope
-
-#: How many times as long to search: 50 makes 100,000 URLs.
-FUZZ = int(os.environ.get("NOCOOKIE_FUZZ", "1"))
 
 ID, OLD = "S" * 43, "O" * 43
 GRAMMAR = re.compile(r"[A-Za-z0-9_-]{43}")

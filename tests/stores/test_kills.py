@@ -8,13 +8,11 @@ import sqlite3
 import sys
 import time
 
+from lengths import KILLS
 from stores import workers
 from stores.places import places
 
 from nocookie import Session
-
-#: How often a writer is killed in the middle of its work.
-KILLS = int(os.environ.get("NOCOOKIE_KILLS", "200"))
 
 #: Seconds after which a killed writer must be in nobody's way.
 FREE = 1.0
@@ -40,9 +38,11 @@ class Breeder:
         said was stored."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        # The writer may speak before the breeder does.
+        # The writer may speak before the breeder does, and more than once.
         said = [self.line(), self.line()]
-        [pid] = [int(line.split()[1]) for line in said if line.startswith("pid")]
+        while not (pids := [int(line.split()[1]) for line in said if line.startswith("pid")]):
+            said.append(self.line())
+        [pid] = pids
         time.sleep(seconds)  # not to wait for anything: to hit any moment
         os.kill(pid, signal.SIGKILL)
         while (line := self.line()) != "dead":

@@ -3,7 +3,6 @@ processes."""
 
 import itertools
 import json
-import os
 import random
 import sys
 import threading
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import serve
+from lengths import ROUNDS
 from stores.places import places
 from stores.test_races import NOTICE, OFFSET, in_a_process, in_a_thread
 
@@ -20,10 +20,10 @@ from nocookie.owners import end_all, sessions_of
 from nocookie.stores.base import ByOwner, Listable
 
 #: Rounds of the end of all sessions of an owner.
-ENDS = int(os.environ.get("NOCOOKIE_ROUNDS", "2000")) // 2
+ENDS = ROUNDS // 2
 #: Rounds of many requests under an id that is due for another, on the places that are quick.
 QUICK = {"memory", "file", "valkey"}
-TURNS = int(os.environ.get("NOCOOKIE_ROUNDS", "2000")) // 4
+TURNS = ROUNDS // 4
 
 #: Requests at once.
 MANY = 20

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from lengths import KILLS
 from realservers.relay import Relay
 from sqlalchemy import create_engine, event, text
 
@@ -21,9 +22,6 @@ from nocookie.testing import StoreSuite
 from nocookie.testing.threads import wait_until
 
 pytestmark = pytest.mark.server
-
-#: How often a writer is killed in the middle of its work.
-KILLS = int(os.environ.get("NOCOOKIE_KILLS", "40"))
 
 #: Seconds over the deadline that a loaded machine is allowed.
 MARGIN = 1.0

@@ -4,7 +4,6 @@ On every place, by what an application uses: sessions, and requests through the 
 """
 
 import json
-import os
 import queue
 import random
 import sys
@@ -13,16 +12,12 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from lengths import ROUNDS, TURNS
 from stores import workers
 from stores.places import places
 
 from nocookie import Session
 from nocookie.stores.base import Listable
-
-#: Saves of each of two writers.
-TURNS = int(os.environ.get("NOCOOKIE_TURNS", "1000"))
-#: Rounds of a late request against the end of its session.
-ROUNDS = int(os.environ.get("NOCOOKIE_ROUNDS", "2000"))
 
 #: Seconds up to which each side of a round waits before it acts: about what a save takes.
 OFFSET = 0.0012

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from lengths import KILLS
 from sqlalchemy import MetaData, create_engine, event
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -29,9 +30,6 @@ from nocookie.stores.sqlalchemy.rows import SWEEP_GRID, entry
 from nocookie.stores.sqlalchemy.statements import SLACK, Statements
 from nocookie.stores.sqlalchemy.store import SWEEP_EVERY
 from nocookie.testing import StoreSuite
-
-#: How often a writer is killed in the middle of its work.
-KILLS = int(os.environ.get("NOCOOKIE_KILLS", "40"))
 
 #: Seconds over the deadline that a loaded machine is allowed.
 MARGIN = 1.0
