@@ -9,12 +9,13 @@ between what the middle half of the ratios of single turns lies. If that include
 difference.
 
 `--peers FILE` measures by a benchmark of session libraries instead, one that loads
-peers_plugin.py and writes JSON.
+peers_plugin.py and writes JSON. It finds Valkey as `redis-server`.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -72,18 +73,47 @@ def servers(folder):
 def by_costs(python, rounds, urls):
     """Return what each row costs, by costs.py."""
     with tempfile.TemporaryDirectory(prefix="nocookie-costs-") as folder:
-        command = [python, HERE / "costs.py", "--rounds", str(rounds), folder, json.dumps(urls)]
+        command = [
+            python,
+            "-E",
+            HERE / "costs.py",
+            "--rounds",
+            str(rounds),
+            folder,
+            json.dumps(urls),
+        ]
         ran = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE)
     return json.loads(ran.stdout)
 
 
 def by_peers(python, rounds, peers):
     """Return what each row costs, by another benchmark."""
+    from realservers.valkey import program
+
     with tempfile.TemporaryDirectory(prefix="nocookie-costs-") as folder:
-        out = Path(folder) / "figures.json"
-        command = [python, peers, "--stat", "p10", "--rounds", str(rounds), "--only", "nocookie"]
+        out, programs = Path(folder) / "figures.json", Path(folder) / "bin"
+        programs.mkdir()
+        (programs / "redis-server").symlink_to(program("valkey-server"))
+        path = os.pathsep.join([str(programs), os.environ["PATH"]])
+        command = [
+            python,
+            "-E",
+            peers,
+            "--stat",
+            "p10",
+            "--rounds",
+            str(rounds),
+            "--only",
+            "nocookie",
+        ]
         command += ["--plugin", HERE / "peers_plugin.py", "--dir", folder, "--json", out]
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         cells = json.loads(out.read_text())
     return {
         f"{cell['peer'].removeprefix('nocookie ')}: {cell['op']}, {cell['size']}": cell["net"][
