@@ -32,10 +32,13 @@ LAYERS = [
     ["nocookie.facts"],
     ["nocookie.stores.pool", "nocookie.stores.retry", "nocookie.stores.timed"],
     [
-        *("nocookie.stores.memcached_wire", "nocookie.stores.redis_scripts"),
-        "nocookie.stores.redis_wire",
+        "nocookie.stores.memcached_wire",
+        "nocookie.stores.redis_scripts",
+        "nocookie.stores.redis_url",
     ],
-    ["nocookie.stores.memcached_servers"],
+    ["nocookie.stores.memcached_servers", "nocookie.stores.redis_connection"],
+    ["nocookie.stores.redis_cluster"],
+    ["nocookie.stores.redis_wire"],
     ["nocookie.stores.sqlalchemy.rows", "nocookie.stores.sqlalchemy.failures"],
     ["nocookie.stores.sqlalchemy.statements", "nocookie.stores.sqlalchemy.watchdog"],
     ["nocookie.stores.sqlalchemy.calls"],
@@ -135,7 +138,7 @@ def test_the_order_itself_is_checked():
 
 
 NOT_LOADED = [
-    *("sqlite3", "redis", "sqlalchemy", "cryptography"),
+    *("sqlite3", "redis", "hiredis", "sqlalchemy", "cryptography"),
     *("flask", "django", "pyramid", "bottle", "paste", "waitress", "gunicorn"),
     *("pytest", "hypothesis", "beaker", "webtest"),
     *("nocookie.stores.file", "nocookie.stores.memcached", "nocookie.stores.memory"),

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from nocookie.errors import ConfigError, StoreTimeout
 from nocookie.forks import ProcessLocal
 from nocookie.stores.memcached_wire import Connection, store_error
 from nocookie.stores.pool import Places, Pool
-from nocookie.stores.timed import TimedSocket
+from nocookie.stores.timed import Address, TimedSocket, connect
 
-__all__ = ["Address", "Server", "addresses"]
-
-#: That of a socket, or a host and a port.
-Address = str | tuple[str, int]
+__all__ = ["Server", "addresses"]
 
 
 def addresses(url: str) -> list[Address]:
@@ -96,33 +90,7 @@ class Server:
 
     def _open(self, until: float, pool: Pool[Connection], places: Places[Connection]) -> Connection:
         try:
-            sock = _connect(self._address, until)
+            sock = TimedSocket(connect(self._address, until), until)
         except (OSError, UnicodeError) as error:  # the latter of a name that cannot be looked up
             raise store_error(error) from error
         return Connection(sock, pool, places)
-
-
-def _connect(address: Address, until: float) -> TimedSocket:
-    """Connect to the first that answers of the addresses that a name has."""
-    targets: list[tuple[int, Any]]
-    if isinstance(address, str):
-        targets = [(socket.AF_UNIX, address)]
-    else:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-        targets = [(family, target) for family, _, _, _, target in found]
-    while True:
-        family, target = targets.pop(0)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            sock.settimeout(left)
-            sock.connect(target)
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return TimedSocket(sock, until)
-        except BaseException as error:
-            sock.close()
-            if not targets or not isinstance(error, OSError):
-                raise

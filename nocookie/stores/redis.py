@@ -70,8 +70,9 @@ from nocookie.stores.base import (
     merge,
     new_record,
 )
+from nocookie.stores.redis_connection import ErrorReply, Undone, UndoneError
 from nocookie.stores.redis_scripts import FOR_EVER, GRACE, TOMB_TIME, Script
-from nocookie.stores.redis_wire import ErrorReply, Undone, UndoneError, connect
+from nocookie.stores.redis_wire import connect
 from nocookie.stores.retry import tries
 
 __all__ = ["RedisStore"]

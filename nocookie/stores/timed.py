@@ -1,20 +1,29 @@
-"""A socket for calls that have a deadline."""
+"""Sockets for calls that have a deadline: connecting, TLS, sending and receiving."""
 
 from __future__ import annotations
 
 import _socket
 import math
 import select
+import selectors
+import socket
 import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["TimedSocket"]
+__all__ = ["Address", "TimedSocket", "connect", "encrypt"]
+
+#: The path of a socket of this host, or a host and a port.
+Address = str | tuple[str, int]
 
 #: How much of a call's time its waits are given at first. So the next call, which begins with a
 #: little more or less, need not set the timeout again: that is a system call for each wait.
 SHARE: Final = 0.9
+
+#: What keeps connections open through gateways that forget those which are silent, and notices
+#: that the other host is gone: seconds of silence, seconds between probes, and how many of them.
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class TimedSocket:
@@ -90,3 +99,76 @@ class TimedSocket:
             raise TimeoutError
         self._timeout = left * share
         self._socket.settimeout(self._timeout)
+
+
+def connect(address: Address, until: float, keepalive: bool = False) -> socket.socket:
+    """Connect to the first that answers of the addresses that a name has. One that is silent
+    leaves time for those behind it.
+
+    Raises OSError, TimeoutError among them, and UnicodeError for a name that cannot be one.
+    """
+    targets: list[tuple[int, Any]]
+    if isinstance(address, str):
+        targets = [(socket.AF_UNIX, address)]
+    else:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        targets = [(family, target) for family, _, _, _, target in found]
+    while True:
+        family, target = targets.pop(0)
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        try:
+            return _connected(family, target, left / (1 + len(targets)), keepalive)
+        except OSError:
+            if not targets:
+                raise
+
+
+def _connected(family: int, target: Any, timeout: float, keepalive: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(target)
+        if isinstance(target, tuple):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if keepalive:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for name, value in KEEPALIVE.items():
+                    if hasattr(socket, name):  # not everywhere
+                        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def encrypt(sock: socket.socket, context: ssl.SSLContext, name: str, until: float) -> ssl.SSLSocket:
+    """Begin TLS with the server called *name*. Raises OSError, of which *sock* is closed."""
+    try:
+        # What waits for a whole handshake by itself has a timeout for each piece of it, under
+        # gevent.
+        sock.settimeout(0)
+        tls = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        while True:
+            try:
+                tls.do_handshake()
+                return tls
+            except ssl.SSLWantReadError:
+                _wait_for(tls, selectors.EVENT_READ, until)
+            except ssl.SSLWantWriteError:
+                _wait_for(tls, selectors.EVENT_WRITE, until)
+    except BaseException:
+        tls.close()
+        raise
+
+
+def _wait_for(sock: socket.socket, event: int, until: float) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, event)
+        if not selector.select(max(0.0, until - time.monotonic())):
+            raise TimeoutError
