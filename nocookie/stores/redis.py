@@ -440,6 +440,8 @@ class _Moving(enum.Enum):
 def _read(reply: list[bytes] | None, now: float) -> Record | Missing | Moved | _Moving:
     if reply is None:
         return Missing.CORRUPTED
+    if type(reply) is not list:
+        raise _no_record()
     meta, fields = None, {}
     names_and_values = iter(reply)
     try:
@@ -455,9 +457,16 @@ def _read(reply: list[bytes] | None, now: float) -> Record | Missing | Moved | _
         created, accessed, expires, version, seal = _parts(meta)
     except ValueError:
         return Missing.CORRUPTED
+    except (TypeError, AttributeError, StopIteration):
+        raise _no_record() from None
     if expires <= now:
         return Missing.EXPIRED
     return new_record((fields, created, accessed, expires, version, seal))
+
+
+def _no_record() -> StoreError:
+    """For what no script of ours returns, and no server of ours."""
+    return StoreError("the redis store failed: what came is no record")
 
 
 def _read_other(reply: list[bytes], now: float) -> Missing | Moved | _Moving:

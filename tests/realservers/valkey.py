@@ -139,12 +139,23 @@ class ValkeyCluster:
 
 class TlsFront:
     """TLS before a server: that of the package is built without. Its `port` takes what a client
-    encrypts, and passes it on."""
+    encrypts, and passes it on. Of *clients* a certificate by that authority is asked, and TLS is
+    not newer than *newest*."""
 
-    def __init__(self, server: Valkey, certificate: Path, key: Path) -> None:
+    def __init__(
+        self,
+        server: Valkey,
+        certificate: Path,
+        key: Path,
+        clients: Path | None = None,
+        newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    ) -> None:
         self._target = ("127.0.0.1", server.port)
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=clients)
         self._context.load_cert_chain(certificate, key)
+        self._context.maximum_version = newest
+        if clients is not None:
+            self._context.verify_mode = ssl.CERT_REQUIRED
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()

@@ -1,8 +1,6 @@
 """The redis store on one server: the suite, trips, faults, forks, threads, TLS."""
 
-import datetime
 import gc
-import ipaddress
 import math
 import re
 import signal
@@ -895,9 +893,9 @@ def test_a_slow_server_is_waited_for_without_more_trips(distant, relay):
 
 
 def test_the_deadline_counts_for_all_steps_together(relay, opened):
-    """To connect takes several trips, each of which alone would be fast enough."""
+    """To choose a database and to load are two trips, each of which alone would be fast enough."""
     relay.delay = 1.9
-    store = opened(f"redis://127.0.0.1:{relay.port}")
+    store = opened(f"redis://127.0.0.1:{relay.port}/1")
     assert isinstance(quickly(lambda: store.load(key(1)), 2.0), StoreTimeout)
     relay.delay = 0
     assert store.load(key(1)) is Missing.UNKNOWN
@@ -1245,89 +1243,3 @@ def test_the_commands_that_the_page_names_are_enough(own_valkey, opened):
     server.ask("-n", "1", "ZADD", index, *(word for n in range(50) for word in ("1", key(n))))
     use_owners(store)
     assert server.ask("ACL", "LOG") == ""
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory):
-    """A folder with the certificates of an authority, and of a server named 127.0.0.1."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    folder = tmp_path_factory.mktemp("certificates")
-    now = datetime.datetime.now(datetime.UTC)
-
-    def make(name, issuer=None):
-        private = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        signer, signer_name = issuer or (private, subject)
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-        usage = {
-            name: name in ("digital_signature", "key_cert_sign", "crl_sign")
-            for name in (
-                *("digital_signature", "content_commitment", "key_encipherment"),
-                *("data_encipherment", "key_agreement", "key_cert_sign", "crl_sign"),
-                *("encipher_only", "decipher_only"),
-            )
-        }
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(signer_name)
-            .public_key(private.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
-            .add_extension(x509.SubjectAlternativeName([address]), False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), False)
-            .add_extension(authority, False)
-            .add_extension(x509.KeyUsage(**usage), True)
-            .sign(signer, hashes.SHA256())
-        )
-        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / f"{name}.key").write_bytes(
-            private.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return private, subject
-
-    make("server", make("ours"))
-    make("theirs")
-    return folder
-
-
-def test_tls(own_valkey, opened, certificates):
-    from realservers.valkey import TlsFront
-
-    server = own_valkey()
-    with TlsFront(server, certificates / "server.pem", certificates / "server.key") as front:
-        address = f"rediss://127.0.0.1:{front.port}"
-        good = f"{address}?ssl_ca_certs={certificates}/ours.pem"
-        store = opened(good)
-        use(store)
-        store.create(key(1), record(large=bytes(1_000_000)), 600)
-        assert fields(store) == {"large": bytes(1_000_000)}
-        for url in (
-            address,
-            f"{address}?ssl_ca_certs={certificates}/theirs.pem",
-            f"rediss://127.0.0.1:{server.port}?ssl_ca_certs={certificates}/ours.pem",
-            f"redis://127.0.0.1:{front.port}",
-        ):
-            quickly(opened(url, deadline=1).destroy, 1, key(1))
-        assert fields(store) == {"large": bytes(1_000_000)}
-        server.ask("CLIENT", "KILL", "TYPE", "normal")
-        idle = store._wire._node.pool.here()._places[-1].socket
-        wait_until(lambda: not idle.is_quiet(), lambda: "the connection is still open")
-        store.save(key(1), Delta({"a": b"1"}, {"large"}), 600)
-        assert fields(store) == {"a": b"1"}
-        server.freeze()
-        try:
-            for one in opened(good, deadline=0.3), opened(good, deadline=0.3):
-                assert isinstance(quickly(one.load, 0.3, key(1)), StoreTimeout)
-        finally:
-            server.thaw()
