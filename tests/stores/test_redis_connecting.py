@@ -95,17 +95,20 @@ def saying(*pieces, pause=0.0, first=b""):
         with suppress(OSError):
             while True:
                 client = listener.accept()[0]
-                client.settimeout(30)
+                clients.append(client)
                 threads.append(threading.Thread(target=serve, args=(client,)))
                 threads[-1].start()
 
+    clients: list[socket.socket] = []
     threads = [threading.Thread(target=accept)]
     threads[0].start()
     try:
         yield port
     finally:
         over.set()
-        listener.shutdown(socket.SHUT_RDWR)
+        for sock in (listener, *clients):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         listener.close()
         for thread in threads:
             thread.join(10)
