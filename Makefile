@@ -24,7 +24,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help demo test soak lint bench bench-stores bench-scale bench-rewriter costs mutants docs clean
+.PHONY: help demo test soak lint bench bench-stores bench-scale bench-rewriter bench-drivers costs mutants docs clean
 
 help:
 	@echo 'make demo    serve the demo on 127.0.0.1:8000 (PORT=8123 make demo: on another port)'
@@ -36,6 +36,7 @@ help:
 	@echo 'make bench-scale measure stores with up to a million sessions, and what a purge costs'
 	@echo 'make bench-rewriter measure what rewriting a page costs, beside other rewriters, and count who is right'
 	@echo 'make costs   compare what a request costs with another commit (REV=...)'
+	@echo 'make bench-drivers see which promises drivers keep that a store could use, and what they cost'
 	@echo 'make mutants break the code on purpose and see which test notices'
 	@echo 'make docs    write docs/configuration.md from the table of options'
 	@echo 'make clean   remove what these made, except the data of the demo'
@@ -74,6 +75,10 @@ costs: .venv-bench/bin/.installed
 	.venv-bench/bin/python tests/realservers/install.py memcached
 	.venv-bench/bin/python tests/bench/compare.py $(REV) $(if $(PEERS),--peers $(PEERS)) $(BENCH)
 
+bench-drivers: .venv-bench/bin/.drivers
+	.venv-bench/bin/python tests/realservers/install.py memcached
+	set -e; for part in $(wildcard tests/bench/drivers_*.py); do .venv-bench/bin/python $$part $(BENCH); done
+
 mutants: $(BIN)/.installed
 	$(BIN)/python tests/realservers/install.py memcached
 	$(BIN)/python -m pip install --quiet '.[crypto,redis,memcached,sqlalchemy]' --group test --group servers
@@ -111,4 +116,8 @@ $(BIN)/.lint: $(BIN)/.made pyproject.toml
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.venv-bench/bin/python -m pip install --quiet '.[crypto,redis,memcached,sqlalchemy]' --group bench --group servers
+	@touch $@
+
+.venv-bench/bin/.drivers: .venv-bench/bin/.installed
+	.venv-bench/bin/python -m pip install --quiet --group drivers
 	@touch $@
