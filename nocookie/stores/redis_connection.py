@@ -148,14 +148,15 @@ class Connection:
         self._reader = hiredis.Reader(protocolError=ValueError, replyError=ErrorReply)
         self._size = settings.socket_read_size
         sock = connect(address, until, settings.socket_keepalive)
-        if settings.tls is not None and not isinstance(address, str):
+        if settings.tls is None or isinstance(address, str):
+            self.socket = TimedSocket(sock, until)
+        else:
             try:
                 context = settings.tls.context()
             except BaseException:
                 sock.close()
                 raise
-            sock = encrypt(sock, context, address[0], until)
-        self.socket = TimedSocket(sock, until)
+            self.socket = encrypt(sock, context, address[0], until)
         try:
             self._shake_hands(settings, until)
         except BaseException:

@@ -101,6 +101,28 @@ class TimedSocket:
         self._socket.settimeout(self._timeout)
 
 
+class _TimedTls(TimedSocket):
+    """For what gevent makes of TLS. There one call waits for each piece of a record, with a
+    timeout for each: so it must not wait, and we do."""
+
+    __slots__ = ()
+
+    def _wait(self, operation: Callable[[Any], Any], argument: Any) -> Any:
+        self._socket.settimeout(0)
+        while time.monotonic() < self.until:
+            event = selectors.EVENT_WRITE
+            try:
+                done = operation(argument)
+                if done != 0 or operation is not self._send:  # that is: not now
+                    return done
+            except ssl.SSLWantReadError:
+                event = selectors.EVENT_READ
+            except ssl.SSLWantWriteError:
+                pass
+            _wait_for(self._socket, event, self.until)
+        raise TimeoutError
+
+
 def connect(address: Address, until: float, keepalive: bool = False) -> socket.socket:
     """Connect to the first that answers of the addresses that a name has. One that is silent
     leaves time for those behind it.
@@ -143,11 +165,9 @@ def _connected(family: int, target: Any, timeout: float, keepalive: bool) -> soc
     return sock
 
 
-def encrypt(sock: socket.socket, context: ssl.SSLContext, name: str, until: float) -> ssl.SSLSocket:
-    """Begin TLS with the server called *name*. Raises OSError, of which *sock* is closed."""
+def encrypt(sock: socket.socket, context: ssl.SSLContext, name: str, until: float) -> TimedSocket:
+    """Begin TLS with the server called *name*. Raises OSError, and *sock* is closed then."""
     try:
-        # What waits for a whole handshake by itself has a timeout for each piece of it, under
-        # gevent.
         sock.settimeout(0)
         tls = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
     except BaseException:
@@ -157,7 +177,8 @@ def encrypt(sock: socket.socket, context: ssl.SSLContext, name: str, until: floa
         while True:
             try:
                 tls.do_handshake()
-                return tls
+                own = isinstance(tls, _socket.socket)
+                return TimedSocket(tls, until) if own else _TimedTls(tls, until)
             except ssl.SSLWantReadError:
                 _wait_for(tls, selectors.EVENT_READ, until)
             except ssl.SSLWantWriteError:
@@ -167,8 +188,9 @@ def encrypt(sock: socket.socket, context: ssl.SSLContext, name: str, until: floa
         raise
 
 
-def _wait_for(sock: socket.socket, event: int, until: float) -> None:
+def _wait_for(sock: Any, event: int, until: float) -> None:
+    left = until - time.monotonic()
     with selectors.DefaultSelector() as selector:
         selector.register(sock, event)
-        if not selector.select(max(0.0, until - time.monotonic())):
+        if left <= 0 or not selector.select(left):
             raise TimeoutError

@@ -609,3 +609,65 @@ def test_under_gevent_it_has_not_either(python, scheme):
     with saying(*DROPS, pause=0.1, first=b"+") as port:
         url = f"{scheme}://:word@127.0.0.1:{port}"
         assert python(UNDER_GEVENT, url).communicate(timeout=60)[0] == "in time\n"
+
+
+@pytest.fixture
+def drops_under_tls(certificates):
+    """The port of a server that shakes hands, and then says a record of TLS in drops."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve():
+        with suppress(OSError):
+            client = context.wrap_socket(listener.accept()[0], server_side=True)
+            client.recv(65536)
+            with socket.socket(fileno=client.detach()) as raw:
+                raw.sendall(b"\x17\x03\x03\x10\x00")
+                while not over.wait(0.1):
+                    raw.sendall(b"\x02")
+
+    server = threading.Thread(target=serve)
+    server.start()
+    yield listener.getsockname()[1]
+    over.set()
+    listener.close()
+    server.join(10)
+
+
+def test_a_reply_in_drops_under_tls_has_no_more_time_than_others(
+    opened, drops_under_tls, certificates
+):
+    url = f"rediss://127.0.0.1:{drops_under_tls}?ssl_ca_certs={certificates}/ours.pem"
+    store = opened(url, deadline=0.5)
+    begun = time.monotonic()
+    assert isinstance(quickly(store.load, 0.5, key(1)), StoreTimeout)
+    assert time.monotonic() - begun < 3
+
+
+def test_under_gevent_a_reply_under_tls_has_not_either(python, drops_under_tls, certificates):
+    pytest.importorskip("gevent")
+    url = f"rediss://127.0.0.1:{drops_under_tls}?ssl_ca_certs={certificates}/ours.pem"
+    process = python(UNDER_GEVENT, url)
+    assert process.communicate(timeout=20)[0] == "in time\n"
+
+
+@pytest.mark.server
+def test_under_gevent_tls_carries_what_is_large(python, valkey, front_of, certificates):
+    pytest.importorskip("gevent")
+    code = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+from nocookie.stores.base import Delta, Record
+from nocookie.stores.redis import RedisStore
+store = RedisStore(url=sys.argv[1], deadline=20)
+large = bytes(range(256)) * 20_000
+store.create(f"{1:064x}", Record({"a": large}, time.time(), 0.0, 0.0, 0), 600)
+store.save(f"{1:064x}", Delta({"b": b"1"}), 600)
+print(store.load(f"{1:064x}").fields == {"a": large, "b": b"1"})
+"""
+    with front_of(valkey) as front:
+        url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={certificates}/ours.pem"
+        assert python(code, url).communicate(timeout=60)[0] == "True\n"
