@@ -316,7 +316,8 @@ def test_a_handshake_that_is_refused_says_so_and_shows_nothing(own_valkey, opene
 def test_a_handshake_that_is_none_is_an_error_and_shows_nothing(opened, said):
     with saying(*said) as port:
         error = quickly(opened(f"redis://:word@127.0.0.1:{port}").load, 0, key(1))
-    assert "private" not in "".join(traceback.format_exception(error))
+    assert "cannot connect" in str(error)
+    assert not re.search("private|Protocol", "".join(traceback.format_exception(error)))
 
 
 @pytest.mark.parametrize("pieces", [[], [b"+"] * 100, [b"$9\r\n", *[b"x"] * 8]])
@@ -357,7 +358,7 @@ def test_what_is_no_reply_is_an_error_and_shows_nothing(opened, said, cluster):
     with saying(said, first=first) as port:
         scheme = "redis+cluster" if cluster else "redis"
         error = quickly(opened(f"{scheme}://127.0.0.1:{port}").load, 0, key(1))
-    assert "private" not in "".join(traceback.format_exception(error))
+    assert not re.search("private|Protocol", "".join(traceback.format_exception(error)))
 
 
 @pytest.mark.parametrize(
@@ -375,7 +376,7 @@ def test_what_is_no_map_of_a_cluster_is_an_error_and_shows_nothing(opened, said)
     with saying(said) as port:
         store = opened(f"redis+cluster://127.0.0.1:{port}", deadline=0.5)
         error = quickly(store.load, 0.5, key(1))
-    assert "private" not in "".join(traceback.format_exception(error))
+    assert not re.search("private|Protocol", "".join(traceback.format_exception(error)))
 
 
 def test_keys_have_the_slots_that_others_give_them():
@@ -606,7 +607,7 @@ except StoreTimeout:
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 def test_under_gevent_it_has_not_either(python, scheme):
     pytest.importorskip("gevent")
-    with saying(*DROPS, pause=0.1, first=b"+") as port:
+    with saying(*(DROPS if scheme == "rediss" else [b"+"] * 60), pause=0.1) as port:
         url = f"{scheme}://:word@127.0.0.1:{port}"
         assert python(UNDER_GEVENT, url).communicate(timeout=60)[0] == "in time\n"
 
