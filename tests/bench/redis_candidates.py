@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from nocookie.errors import StoreError, StoreTimeout
 from nocookie.stores.pool import Pool
+from nocookie.stores.redis import RedisStore
 from nocookie.stores.redis_connection import ErrorReply
-from nocookie.stores.redis_wire import connect
 
 #: Seconds that a call is given.
 DEADLINE = 0.5
@@ -27,10 +27,11 @@ class Ours:
     packages = ("hiredis",)
 
     def __init__(self, url):
-        self.wire = connect(url)
-        self.call = self.wire.call
-        self.close = self.wire.close
-        os.register_at_fork(after_in_child=self.wire.after_fork)  # as the store has it
+        self.store = RedisStore(url=url)  # it hears of forks
+        self.call = self.store._wire.call
+
+    def close(self):
+        self.store.close()
 
 
 class Failing:

@@ -672,3 +672,39 @@ print(store.load(f"{1:064x}").fields == {"a": large, "b": b"1"})
     with front_of(valkey) as front:
         url = f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={certificates}/ours.pem"
         assert python(code, url).communicate(timeout=60)[0] == "True\n"
+
+
+def test_under_gevent_a_large_save_under_tls_does_not_hold_up_others(python, certificates):
+    """While the other end does not read."""
+    pytest.importorskip("gevent")
+    code = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+import gevent
+from nocookie.errors import StoreTimeout
+from nocookie.stores.base import Record
+from nocookie.stores.redis import RedisStore
+store = RedisStore(url=sys.argv[1], deadline=2)
+
+def save():
+    try:
+        store.create(f"{1:064x}", Record({"a": bytes(30_000_000)}, 0.0, 0.0, 0.0, 0), 600)
+    except StoreTimeout:
+        return "in time"
+
+saving = gevent.spawn(save)
+turns = 0
+while not saving.ready():
+    gevent.sleep(0.02)
+    turns += 1
+print(saving.value, turns > 10 or turns)
+"""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificates}/ours.pem"
+        process = python(code, url)
+        with context.wrap_socket(listener.accept()[0], server_side=True):
+            assert process.communicate(timeout=60)[0] == "in time True\n"
