@@ -265,13 +265,13 @@ def encoded(text):
 @pytest.mark.server
 def test_a_password_of_any_characters(own_valkey, opened):
     server = own_valkey()
-    server.ask("ACL", "SETUSER", "shöp @1".replace(" ", ""), "on", f">{PASSWORD}", "~*", "+@all")
-    server.ask("ACL", "SETUSER", "default", "resetpass", f">{PASSWORD}")
+    server.ask("ACL", "SETUSER", "shöp@1", "on", f">{PASSWORD}", "~*", "+@all")
+    server.ask("ACL", "SETUSER", "default", "resetpass", f">other {PASSWORD}")
     user, address = encoded("shöp@1"), f"127.0.0.1:{server.port}"
     for url in (
         f"redis://{user}:{encoded(PASSWORD)}@{address}",
-        f"redis://:{encoded(PASSWORD)}@{address}/1",
-        f"redis://{address}/1?password={encoded(PASSWORD)}",
+        f"redis://:other%20{encoded(PASSWORD)}@{address}/1",
+        f"redis://{address}/1?password=other+{encoded(PASSWORD)}",
         f"redis://{address}?username={user}&password={encoded(PASSWORD)}",
     ):
         use(opened(url))
