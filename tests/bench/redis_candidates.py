@@ -26,8 +26,8 @@ class Ours:
 
     packages = ("hiredis",)
 
-    def __init__(self, url):
-        self.store = RedisStore(url=url)  # it hears of forks
+    def __init__(self, url, deadline=DEADLINE):
+        self.store = RedisStore(url=url, deadline=deadline)  # it hears of forks
         self.call = self.store._wire.call
 
     def close(self):
@@ -37,8 +37,9 @@ class Ours:
 class Failing:
     """Turns whatever a library raises into a StoreError, as a store would."""
 
-    def __init__(self, url):
+    def __init__(self, url, deadline=DEADLINE):
         self.url = url
+        self.deadline = deadline
         self.cluster = "+cluster" in url
         self.client = None
 
@@ -83,12 +84,12 @@ class RedisPy(Failing):
         options = {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": DEADLINE,
-            "socket_connect_timeout": DEADLINE,
+            "socket_timeout": self.deadline,
+            "socket_connect_timeout": self.deadline,
         }
         if self.cluster:
             return redis.RedisCluster.from_url(url, **options)
-        pool = redis.BlockingConnectionPool.from_url(url, timeout=DEADLINE, **options)
+        pool = redis.BlockingConnectionPool.from_url(url, timeout=self.deadline, **options)
         return redis.Redis(connection_pool=pool)
 
 
@@ -98,12 +99,12 @@ class RedisPyConnection(Failing):
 
     packages = ("redis", "hiredis")
 
-    def __init__(self, url):
+    def __init__(self, url, deadline=DEADLINE):
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        super().__init__(url.replace("+cluster", ""))
+        super().__init__(url.replace("+cluster", ""), deadline)
         self.redis = redis
         self.pid = os.getpid()
         self.factory = redis.ConnectionPool.from_url(
@@ -242,10 +243,10 @@ class Glide(Failing):
         config = getattr(glide, f"{name}Configuration")(
             [glide.NodeAddress(parts.hostname, parts.port)],
             credentials=password or None,
-            request_timeout=int(DEADLINE * 1000),
+            request_timeout=int(self.deadline * 1000),
             protocol=glide.ProtocolVersion.RESP2,
             reconnect_strategy=glide.BackoffStrategy(0, 1, 2),
-            advanced_config=advanced(connection_timeout=int(DEADLINE * 1000)),
+            advanced_config=advanced(connection_timeout=int(self.deadline * 1000)),
         )
         return getattr(glide, name).create(config)
 
