@@ -340,10 +340,11 @@ MUTANTS = [
         Mutant("a read makes no file", "FileStore._open", never("create"), "stores/test_file"),
     ),
     *of(
-        "stores/forks.py",
+        "forks.py",
         Mutant(
             "what a fork inherits is not used",
-            "", keyword("after_in_child", "lambda: None"), "stores/test_file",
+            "ProcessLocal.here", returns("self._values[next(iter(self._values), 0)]", "getpid"),
+            "test_forks",
         ),
     ),
     *of(
@@ -412,12 +413,17 @@ MUTANTS = [
         "stores/memcached_wire.py",
         Mutant(
             "a destroy ends nothing but what it has seen (memcached)",
-            "Connection._delete_if", expression('b"md %b\\r\\n" % name', "md"),
+            "Connection.delete_if", expression('b"md %b\\r\\n" % name', "md"),
             "stores/test_memcached",
         ),
         Mutant(
             "an answer of memcached about another key is refused",
-            "Connection._gets", never("its_name"), "stores/test_memcached",
+            "Connection._gets", never("name", "words"), "stores/test_memcached_wire",
+        ),
+        Mutant(
+            "an answer of memcached with more behind it is refused",
+            "Connection._ask", condition("answer.startswith(yes)", "yes"),
+            "stores/test_memcached_wire",
         ),
     ),
     *of(

@@ -27,6 +27,7 @@ from nocookie.stores.base import (
     VersionChanged,
 )
 from nocookie.stores.memcached import MemcachedStore, _item
+from nocookie.stores.memcached_wire import Connection
 from nocookie.testing import StoreSuite
 
 pytestmark = pytest.mark.server
