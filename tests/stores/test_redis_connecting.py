@@ -481,7 +481,7 @@ def test_tls(own_valkey, opened, front_of, certificates):
             quickly(opened(url, deadline=1).destroy, 1, key(1))
         assert fields(store) == {"large": bytes(1_000_000)}
         server.ask("CLIENT", "KILL", "TYPE", "normal")
-        idle = store._wire._node.pool._places[-1].socket
+        idle = store._wire._node.pool.here()._places[-1].socket
         wait_until(lambda: not idle.is_quiet(), lambda: "the connection is still open")
         store.save(key(1), Delta({"a": b"1"}, {"large"}), 600)
         assert fields(store) == {"a": b"1"}
