@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 from webob import Request
 from webob.cookies import make_cookie
@@ -28,7 +28,8 @@ from webob.headers import ResponseHeaders
 from nocookie.errors import ConfigError
 from nocookie.ids import GRAMMAR
 from nocookie.options import is_token
-from nocookie.redaction import TAKEN, take, taken
+from nocookie.request import DIRECT, Deployment, ids_taken, received
+from nocookie.request import Request as RequestView
 from nocookie.rewriting import InParameter, InQuery, InSegment, Place
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class BodyFilter(Protocol):
 class Reply:
     """The head of a response, as a carrier may change it. Named as in `webob.Response`."""
 
-    __slots__ = ("as_it_is", "environ", "headerlist", "rewriter", "status")
+    __slots__ = ("as_it_is", "deployment", "environ", "headerlist", "rewriter", "status")
 
     def __init__(
         self,
@@ -91,6 +92,8 @@ class Reply:
         self.environ = environ
         #: The body goes out as it is: the server sends a file by itself, say.
         self.as_it_is = as_it_is
+        #: What is between the client and us: the manager that commits knows.
+        self.deployment: Deployment = DIRECT
         #: What the body has to go through: it puts the id on the links of a page.
         self.rewriter: BodyFilter | None = None
 
@@ -99,12 +102,20 @@ class Reply:
         """A mapping over `headerlist`; to change one is to change the other."""
         return ResponseHeaders.view_list(self.headerlist)
 
+    @property
+    def request(self) -> RequestView:
+        """The request that is answered."""
+        return RequestView(self.environ, self.deployment)
+
     def announce(self, name: str, id: str) -> None:
         """Give the client its id in a header, which browser code of another origin may then
-        read (Fetch, section 3.3.2)."""
+        read (Fetch, section 3.3.2); not where ids need HTTPS and that code came without."""
         self.set(name, id)
         origin = self.environ.get("HTTP_ORIGIN")
-        if origin is not None and origin.lower() != _origin(self.environ):
+        if origin is None:
+            return
+        is_plain = self.deployment.requires_https and origin[:5].lower() == "http:"
+        if not is_plain and origin.lower() != self.request.origin:
             self.add_word("Access-Control-Expose-Headers", name)
 
     def set(self, name: str, value: str) -> None:
@@ -221,7 +232,7 @@ class Bearer(RawCarrier):
 class UrlCarrier(RawCarrier):
     """A carrier whose id is part of the URL.
 
-    What it finds it takes out of environ before the application runs: see `nocookie.redaction`.
+    What it finds it takes out of environ before the application runs: see `nocookie.request`.
     The id goes back on links, by `session.url` and `rewrite`, and never to another origin.
     """
 
@@ -241,8 +252,7 @@ class UrlCarrier(RawCarrier):
         raise NotImplementedError
 
     def read(self, environ: WSGIEnvironment) -> str | None:
-        there = environ.get(TAKEN)
-        return None if there is None else _only(there.ids.get(self.place_in_url, ()))
+        return _only(ids_taken(environ).get(self.place_in_url, ()))
 
     def find(self, request: Request) -> str | None:
         self.prepare(request.environ)
@@ -263,18 +273,36 @@ class Query(UrlCarrier):
         self.where = InQuery(name)
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        taken(environ)
-        ids, rest = _split_query(environ.get("QUERY_STRING", ""), self.name)
-        if ids:
+        received(environ)
+        query = environ.get("QUERY_STRING", "")
+        ids, rest = _split_query(query, self.name)
+        escaped, rest = self._split_escaped(rest)
+        if rest != query:
             environ["QUERY_STRING"] = rest
-            take(environ, self.place_in_url, ids, self.bare)
+        if ids:
+            RequestView(environ).take_ids(self.place_in_url, ids, self.bare)
+        if escaped:
+            RequestView(environ).hide_ids(escaped, self.bare)
         return None
+
+    def _split_escaped(self, query: str) -> tuple[tuple[str, ...], str]:
+        """As `_split_query`, for what a page's source has: `&amp;sid=`. It counts for nothing."""
+        escaped: tuple[str, ...] = ()
+        name = self.name
+        while "amp;" + name in query:
+            name = "amp;" + name
+            values, query = _split_query(query, name)
+            if not values:
+                break
+            escaped += values
+        return escaped, query
 
     def bare(self, url: str) -> str:
         address, hash, fragment = url.partition("#")
         path, _, query = address.partition("?")
-        ids, rest = _split_query(query, self.name)
-        return path + ("?" + rest if rest else "") + hash + fragment if ids else url
+        _, rest = _split_query(query, self.name)
+        _, rest = self._split_escaped(rest)
+        return path + ("?" + rest if rest else "") + hash + fragment if rest != query else url
 
     def __repr__(self) -> str:
         return f"Query({self.name!r})"
@@ -294,21 +322,21 @@ def _split_query(query: str, name: str) -> tuple[tuple[str, ...], str]:
     return tuple(values), "&".join(rest)
 
 
-def _as_sent(environ: WSGIEnvironment, otherwise: str) -> str:
-    """Return the path as the client wrote it, where the server tells: PATH_INFO is decoded, and
-    what was written in percents is not ours. A query can say anything, and is not looked at."""
-    sent: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or otherwise
-    return sent.partition("?")[0]
+#: What a query may consist of: whatever can be seen.
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+
+#: No path of a page has one, and not every rule of a guard in front sees past one.
+_control: Final = re.compile(r"[\x00-\x1f\x7f]").search
 
 
 class PathSegment(UrlCarrier):
     """The id as the first segment of the path below the mount: `/~<id>/`.
 
     The segment moves from PATH_INFO to SCRIPT_NAME, so every framework's own URL generator
-    carries the id without any rewriting. Only this one form counts, exactly once: written
-    otherwise (encoded, after dots or a second slash, doubled) the path stays as it is, so nothing
-    in front of the application is led to see another path than the application sees
-    (CVE-2023-36899). `/~<id>` alone is sent to `/~<id>/`.
+    carries the id without any rewriting. Only this one form counts, exactly once, as it was sent:
+    written otherwise (encoded, after dots or a second slash, doubled, before a control character)
+    the path leads where it led, so nothing in front of the application is led to see another path
+    than the application sees (CVE-2023-36899). `/~<id>` alone is sent to `/~<id>/`.
 
     Leaks: as `Query`; and SCRIPT_NAME has to keep the id, which `nocookie.logs` masks.
     """
@@ -316,6 +344,11 @@ class PathSegment(UrlCarrier):
     def __init__(self, marker: str = "~") -> None:
         if not isinstance(marker, str) or not re.fullmatch(r"[A-Za-z0-9._~!$'()*,:@-]+", marker):
             raise ConfigError(f"{marker!r} cannot begin a segment of a path")
+        if ":" in marker:
+            raise ConfigError(
+                f"the marker {marker!r} has a colon: in a link that begins with it browsers see "
+                "the scheme of another URL; take a full stop, say"
+            )
         self.marker = marker
         self.place_in_url = f"path:{marker}"
         self.where = InSegment(marker)
@@ -325,28 +358,47 @@ class PathSegment(UrlCarrier):
             rf"{segment}(?:/(?!\.{{1,2}}(?:/|\Z)|{segment[1:]}(?:/|\Z))|\Z)", re.ASCII
         ).match
         anywhere = re.compile(rf"{segment}(?=[/?#]|\Z)", re.ASCII)
-        self._anywhere, self._plain = anywhere.sub, anywhere.search
+        self._anywhere = anywhere.sub
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        taken(environ)
+        received(environ)
         path: str = environ.get("PATH_INFO", "")
         found = self._first(path)
         if found is None:
             return None
         id = found[1]
         segment = f"/{self.marker}{id}"
-        sent = _as_sent(environ, path)
-        plain = self._plain(sent)
-        # The first one as it was sent is the first one decoded, or somebody else saw another path.
-        if plain is None or plain[1] != id or segment in unquote(sent[: plain.start()]):
+        request = RequestView(environ)
+        if _control(path) or not self._was_sent(segment, request):
+            request.hide_ids((id,), self.bare)
             return None
         if path == segment:
-            query = environ.get("QUERY_STRING", "")
+            # In the letters that a browser would send: the query is the client's.
+            query = quote(
+                environ.get("QUERY_STRING", ""),
+                safe=_PRINTABLE,
+                encoding="latin-1",
+                errors="replace",
+            )
             return f"{segment[1:]}/{'?' + query if query else ''}"
         environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + segment
         environ["PATH_INFO"] = path[len(segment) :]
-        take(environ, self.place_in_url, (id,), self.bare)
+        request.take_ids(self.place_in_url, (id,), self.bare)
         return None
+
+    def _was_sent(self, segment: str, request: RequestView) -> bool:
+        """Whether what was sent begins with the mount and this segment, and goes on as the decoded
+        path does: else somebody in front of us saw another path. True where the server does not
+        tell."""
+        sent = request.sent_path
+        if sent is None:
+            return True
+        before, _, _ = sent.partition(segment)
+        rest = sent[len(before) :]
+        # Dots or another id may be written in percents.
+        return bool(
+            request.is_mounted_at(before) and self._first(rest) and self._first(unquote(rest))
+        )
 
     def bare(self, url: str) -> str:
         return self._anywhere("", url)
@@ -371,14 +423,19 @@ class PathParam(UrlCarrier):
         self._last = re.compile(rf";{re.escape(name)}=[^;/?#]*(?=[^/?#]*(?:[?#]|\Z))").sub
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        taken(environ)
+        received(environ)
         path: str = environ.get("PATH_INFO", "")
         folder, slash, last = path.rpartition("/")
         ids = tuple(self._params.findall(last))
-        sent = _as_sent(environ, path).rpartition("/")[2]
-        if ids and len(self._params.findall(sent)) == len(ids):
+        if not ids:
+            return None
+        request = RequestView(environ)
+        sent = (request.sent_path or path).rpartition("/")[2]
+        if len(self._params.findall(sent)) == len(ids):
             environ["PATH_INFO"] = folder + slash + self._params.sub("", last)
-            take(environ, self.place_in_url, ids, self.bare)
+            request.take_ids(self.place_in_url, ids, self.bare)
+        else:
+            request.hide_ids(ids, self.bare)
         return None
 
     def bare(self, url: str) -> str:
@@ -622,11 +679,6 @@ def _token(name: str, what: str) -> str:
     if not isinstance(name, str) or not is_token(name):
         raise ConfigError(f"{name!r} is not {what}")
     return name
-
-
-def _origin(environ: WSGIEnvironment) -> str:
-    host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME", "")
-    return f"{environ.get('wsgi.url_scheme', 'http')}://{host}".lower()
 
 
 def _only(values: Iterable[str]) -> str | None:

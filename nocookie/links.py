@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from typing import Final
 
 from nocookie.carriers import Reply, UrlCarrier
 from nocookie.ids import GRAMMAR
-from nocookie.redaction import taken
+from nocookie.request import Request
 from nocookie.rewriting import Scope
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
-__all__ = ["is_page", "leads_on", "put_on_body", "put_on_head", "scope_of", "strip_head"]
+__all__ = [
+    "can_be_told",
+    "is_page",
+    "leads_on",
+    "put_on_body",
+    "put_on_head",
+    "scope_of",
+    "strip_head",
+]
 
 _grammar: Final = re.compile(GRAMMAR, re.ASCII)
 
@@ -33,28 +37,16 @@ _OF_THE_BYTES: Final = frozenset(
     }
 )
 
-#: What RFC 3986 lets stand in a path.
-_PATH_SAFE: Final = "/!$&'()*+,;=:@~"
+
+def scope_of(request: Request, carrier: UrlCarrier, id: str) -> Scope:
+    """Return where *id* may go in the response to this request. Raises ValueError if it is none
+    of our ids by its grammar."""
+    return Scope(request.url, carrier.where, id, grammar=_grammar, mount=request.mount)
 
 
-def scope_of(environ: WSGIEnvironment, carrier: UrlCarrier, id: str, origin: str | None) -> Scope:
-    """Return where *id* may go in the response to this request."""
-    address = taken(environ)
-    scheme = environ.get("wsgi.url_scheme", "http")
-    host = environ.get("HTTP_HOST") or ":".join(
-        (environ.get("SERVER_NAME", ""), environ.get("SERVER_PORT", ""))
-    )
-    # WSGI paths are decoded bytes, written as latin-1 (PEP 3333).
-    path = quote((address.root + address.path).encode("latin-1", "replace"), safe=_PATH_SAFE)
-    query = "?" + address.query if address.query else ""
-    return Scope(
-        f"{scheme}://{host}{path or '/'}{query}",
-        carrier.where,
-        id,
-        grammar=_grammar,
-        mount=address.root,
-        origin=origin,
-    )
+def can_be_told(request: Request, id: str) -> bool:
+    """Whether links may have this id: an id of Beaker's, say, has no place in a URL."""
+    return request.may_tell and _grammar.fullmatch(id) is not None
 
 
 def leads_on(reply: Reply) -> bool:

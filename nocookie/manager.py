@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from webob import Request
+import webob
 
 from nocookie import owners
 from nocookie.backend import Backend, Presented
@@ -38,15 +38,22 @@ from nocookie.leaks import (
     leak_in_head,
     tells_others,
 )
-from nocookie.links import is_page, leads_on, put_on_body, put_on_head, scope_of, strip_head
+from nocookie.links import (
+    can_be_told,
+    is_page,
+    leads_on,
+    put_on_body,
+    put_on_head,
+    scope_of,
+    strip_head,
+)
 from nocookie.options import resolve
-from nocookie.redaction import ids_taken
+from nocookie.request import Deployment, Request, ids_taken
 from nocookie.rewriting import Scope
 from nocookie.sealed import SealedSession
-from nocookie.session_object import SessionObject, agent_of
+from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 from nocookie.strength import SECRETS, weakness
-from nocookie.transport import is_loopback, is_secure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -80,10 +87,15 @@ class SessionManager:
         self._readers = [(carrier, _reader(carrier, beaker, emit)) for carrier in self.carriers]
         self._rotates = self.backend.rotate_every != math.inf
         self._requires_https: bool = settings["require_https"]
-        self._proxies = settings["trusted_proxies"]
+        #: What is between clients and us: every view of a request is made with it.
+        self.deployment = Deployment.of(
+            settings["origin"], settings["trusted_proxies"], self._requires_https
+        )
         self._watches_client: bool = settings["watch_client"]
         #: Ids have gone out by plain HTTP, and that was said.
         self._warned_of_http = False
+        #: A layer inside of us has set SCRIPT_NAME anew, and that was said.
+        self._warned_of_mount = False
         _warn_of_weak_secrets(settings)
         beaker_ids = self.backend.beaker_ids
         if beaker_ids is not None and beaker_ids.until <= self.backend.clock():
@@ -91,7 +103,6 @@ class SessionManager:
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
         #: Whether responses may have to change though nobody asked for the session.
         self.in_url = bool(self._in_url)
-        self._origin: str | None = settings["origin"]
         self._leak_guard: str = settings["leak_guard"]
         self._guards = self._leak_guard != "off"
         self._is_id_header = _is_id_header(self.carriers, self.id_header)
@@ -121,6 +132,10 @@ class SessionManager:
         session._manager, session._environ = self, environ
         return session
 
+    def request(self, environ: WSGIEnvironment) -> Request:
+        """Return a view of the request, as it is now."""
+        return Request(environ, self.deployment)
+
     def prepare(self, environ: WSGIEnvironment) -> str | None:
         """Have the carriers take from the request what the application would take first. Return
         where to send the client instead, if one of them says so."""
@@ -135,7 +150,7 @@ class SessionManager:
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
         """Return the ids that could be ours, and for when there is none the reason."""
         presented: Presented = ()
-        if self._requires_https and not is_secure(environ, self._proxies):
+        if self._requires_https and not self.request(environ).came_by_https:
             return presented, "insecure"
         reason = "absent"
         for carrier, read in self._readers:
@@ -165,6 +180,9 @@ class SessionManager:
 
         Raises `SessionGone` and `StoreError`; then nothing was changed in *reply*.
         """
+        reply.deployment = self.deployment
+        if self.in_url and not self._warned_of_mount and ids_taken(reply.environ):
+            self._warn_of_mount(reply.request)
         real = session._sess
         if real is not None:
             is_cached = False
@@ -191,7 +209,7 @@ class SessionManager:
             for name in self._vary:
                 reply.add_word("Vary", name)
             if real._values is not None:
-                if self._watches_client and real._is_anothers(agent_of(reply.environ)):
+                if self._watches_client and real._is_anothers(reply.request.client_digest()):
                     self.emit("client changed", "", real._named())
                 self._propagate(real, reply, is_for_all)
                 if is_cached and real._key is not None:
@@ -245,7 +263,10 @@ class SessionManager:
         page = self.rewrite == "html" and is_page(reply)
         if not page and not leads_on(reply):
             return False
-        scope = scope_of(reply.environ, carrier, id, self._origin)
+        request = reply.request
+        if not can_be_told(request, id):
+            return False
+        scope = scope_of(request, carrier, id)
         is_there = put_on_head(scope, reply)
         if page:
             put_on_body(scope, reply, partial(self._leak, id=id) if self._guards else _ignore)
@@ -256,7 +277,7 @@ class SessionManager:
         if self.rewrite != "off" and leads_on(reply):
             for carrier in self.carriers:
                 if isinstance(carrier, UrlCarrier):
-                    strip_head(scope_of(reply.environ, carrier, NO_ID, self._origin), reply)
+                    strip_head(scope_of(reply.request, carrier, NO_ID), reply)
 
     def scope(self, session: SessionObject) -> Scope | None:
         """Return where the id of this session may be put by the application; None where it needs
@@ -268,7 +289,8 @@ class SessionManager:
         carrier = real._brought_by or self._first_that_can_be_written(session._environ)
         if not isinstance(carrier, UrlCarrier):
             return None
-        return scope_of(session._environ, carrier, session.id, self._origin)
+        request = self.request(session._environ)
+        return scope_of(request, carrier, session.id) if can_be_told(request, session.id) else None
 
     # -- owners
 
@@ -293,13 +315,13 @@ class SessionManager:
         """Return *url* without an id, whichever of our carriers put it there."""
         for carrier in self.carriers:
             if isinstance(carrier, UrlCarrier):
-                url = scope_of(environ, carrier, NO_ID, self._origin).bare_url(url)
+                url = scope_of(self.request(environ), carrier, NO_ID).bare_url(url)
         return url
 
     # -- the leak guard
 
     def _check_head(self, id: str, reply: Reply) -> None:
-        where = scope_of(reply.environ, _ANYWHERE, NO_ID, self._origin)
+        where = scope_of(reply.request, _ANYWHERE, NO_ID)
         where.mount = []  # within the origin, the application may send its id where it likes
         why = leak_in_head(reply, id, where, self._is_id_header)
         if why is not None:
@@ -342,8 +364,19 @@ class SessionManager:
         if "\r" in text or "\n" in text or "\0" in text:
             raise NocookieError("a header of the response has a control character in it")
 
+    def _warn_of_mount(self, request: Request) -> None:
+        if request.is_moved:
+            self._warned_of_mount = True
+            self.emit(
+                "misfit",
+                "a layer inside of SessionMiddleware has set SCRIPT_NAME anew, so the URLs that "
+                "the application builds have lost the id: what puts a proxy's prefix back "
+                "(ProxyFix, say) belongs outside",
+            )
+
     def _warn_of_http(self, environ: WSGIEnvironment) -> None:
-        if not is_loopback(environ) and not is_secure(environ, self._proxies):
+        request = self.request(environ)
+        if not request.is_local and not request.came_by_https:
             self._warned_of_http = True
             self.emit(
                 "misfit",
@@ -459,7 +492,7 @@ def _reader(
         return carrier.read
 
     def read(environ: WSGIEnvironment) -> str | None:
-        text: Any = carrier.find(Request(environ))
+        text: Any = carrier.find(webob.Request(environ))
         if text is None or type(text) is str:
             return text
         emit("finder failed", f"returned {type(text).__name__}")

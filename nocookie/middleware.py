@@ -86,13 +86,13 @@ class SessionMiddleware:
                 exchange._go_on(there)
         environ[key] = exchange
         bind(exchange)
-        if self._has_to_prepare:
-            elsewhere = self._prepare(environ)
-            if elsewhere is not None:
-                exchange._let_go()
-                return _moved(elsewhere, start_response)
         body: Iterable[bytes] = ()
         try:
+            if self._has_to_prepare:
+                elsewhere = self._prepare(environ)
+                if elsewhere is not None:
+                    exchange._let_go()
+                    return _moved(elsewhere, start_response)
             body = self.app(environ, exchange._start)
             if (
                 exchange._sess is None
@@ -378,7 +378,8 @@ def _failure(
     headers = [("Content-Type", type), ("Cache-Control", "no-store"), *further]
     headers.append(("Content-Length", str(len(text))))
     start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
+    # A list with nothing in it is no answer to every server.
+    return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else text]
 
 
 def _moved(to: str, start_response: StartResponse) -> list[bytes]:
@@ -392,7 +393,7 @@ def _moved(to: str, start_response: StartResponse) -> list[bytes]:
         ("Referrer-Policy", "same-origin"),
     ]
     start_response("307 Temporary Redirect", headers)
-    return []
+    return [b""]
 
 
 def _close(body: Iterable[bytes]) -> None:

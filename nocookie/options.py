@@ -15,8 +15,9 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from nocookie.errors import ConfigError
 
@@ -222,15 +223,48 @@ def _optional_word(convert: Callable[[Any], str]) -> Callable[[Any], str | None]
     return lambda value: None if value is None or value == "" else convert(value)
 
 
-#: An origin (RFC 6454): scheme, host and perhaps a port, and nothing else.
-_ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+#: An origin (RFC 6454): scheme, host and perhaps a port; and here perhaps a path.
+_ORIGIN: Final = re.compile(
+    r"(https?://(?:([A-Za-z0-9.-]+)|\[([0-9A-Fa-f:.]+)\])(?::([1-9][0-9]{0,4}))?)((?:/[^/?#]+)*)"
+)
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+#: What a browser takes for a part of an IPv4 address (WHATWG URL, "ends in a number").
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+#: What servers decode into another path, or refuse.
+_ODD_IN_PATH: Final = frozenset({*map(chr, range(0x20)), "\x7f", "/", "\\", ";"})
+#: A segment of a path as RFC 3986 has it, without parameters.
+_SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})+")
 
 
 def _origin(value: Any) -> str:
-    text = _text(value).rstrip("/")
-    if not _ORIGIN.fullmatch(text):
-        raise ValueError("must be an origin such as https://shop.example")
-    return text.lower()
+    found = _ORIGIN.fullmatch(_text(value).rstrip("/"))
+    try:
+        if found is None:
+            raise ValueError
+        origin, host, address, port, path = found.groups()
+        if int(port or 0) > 65535:
+            raise ValueError
+        labels = (host or "").split(".")
+        if address is not None:
+            IPv6Address(address)
+        elif _NUMBER.fullmatch(labels[-1]):
+            IPv4Address(host)
+        elif not all(map(_LABEL.fullmatch, labels)):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            "must be an origin such as https://shop.example, perhaps with the path that a proxy "
+            "takes off"
+        ) from None
+    for segment in path.split("/")[1:]:
+        plain = unquote(segment, "latin-1")
+        is_odd = plain in (".", "..") or not _ODD_IN_PATH.isdisjoint(plain)
+        if is_odd or not _SEGMENT.fullmatch(segment):
+            raise ValueError(
+                "must have a plain path or none: no dots alone, no ; and no slash, backslash or "
+                "control character in percents"
+            )
+    return f"{origin.lower()}{path}"
 
 
 def _networks(value: Any) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -321,7 +355,9 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _optional(_origin),
             None,
             "The public origin, such as `https://shop.example`, where a proxy hides it: only "
-            "URLs of this origin get the id. Without it, what the request says in its `Host`.",
+            "URLs of this origin get the id. Without it, what the request says in its `Host`. With "
+            "the path that a proxy takes off and nothing puts back into `SCRIPT_NAME`: "
+            "`https://shop.example/shop`; then only URLs below it get the id.",
         ),
         Option(
             "leak_guard",
@@ -463,14 +499,17 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _bool,
             False,
             "Neither accept nor give out ids over plain HTTP: such a request has no session, and "
-            "403 if it wants to save one.",
+            "403 if it wants to save one; and no link, redirect or script that is plain HTTP gets "
+            "an id.",
         ),
         Option(
             "trusted_proxies",
             _networks,
             (),
             "The addresses or networks of proxies whose `Forwarded` or `X-Forwarded-Proto` says "
-            "how the client came: `10.0.0.1, 192.168.0.0/16`. What others say of it is ignored.",
+            "how the client came: `10.0.0.1, 192.168.0.0/16`. Plain HTTP in either of the two "
+            "counts, because a proxy writes one and may pass on the client's other. What others "
+            "say of it is ignored.",
         ),
         Option(
             "watch_client",
@@ -665,6 +704,10 @@ def agree(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             "beaker_secret is for ids that Beaker issued: it needs beaker_ids_until, and goes when "
             "that goes"
+        )
+    if settings["require_https"] and (settings["origin"] or "").startswith("http:"):
+        raise ConfigError(
+            "require_https and an origin with http: exclude one another: no link could have an id"
         )
     if settings["use_cookies"] and settings["rewrite"] in ("location", "html"):
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -16,13 +15,12 @@ if TYPE_CHECKING:
 
     from nocookie.carriers import Carrier
     from nocookie.owners import SessionInfo
+    from nocookie.request import Request
     from nocookie.rewriting import Scope
 
-__all__ = ["Opener", "SessionObject", "agent_of"]
+__all__ = ["Opener", "SessionObject"]
 
 T = TypeVar("T")
-
-_AGENT_SIZE: Final = 8
 
 #: How much of a User-Agent is kept to tell sessions apart by.
 CLIENT_LENGTH: Final = 200
@@ -34,6 +32,7 @@ class Opener(Protocol):
     backend: Backend
     session_class: type[Session]
 
+    def request(self, environ: WSGIEnvironment) -> Request: ...
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]: ...
     def scope(self, session: SessionObject) -> Scope | None: ...
     def bare_url(self, environ: WSGIEnvironment, url: str) -> str: ...
@@ -94,8 +93,9 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
             session = self._sess = new_session(manager.session_class)
             session._backend = manager.backend
             environ = self._environ
+            # A view of most requests would be made for nothing.
             if environ["REQUEST_METHOD"] == "HEAD" or "HTTP_SEC_PURPOSE" in environ:
-                session._passive = _is_passive(environ)
+                session._passive = manager.request(environ).is_speculative
             session._presented, session._reason = manager.find(environ)
         return session
 
@@ -118,7 +118,7 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         backend = self._manager.backend
         session = self._manager.session_class._of(backend, *backend.presented(id))
         if self._environ is not None:
-            session._passive = _is_passive(self._environ)
+            session._passive = self._manager.request(self._environ).is_speculative
         self._sess = session
 
     def url(self, url: str) -> str:
@@ -166,7 +166,8 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         session = self._session()
         session.login(owner, client)
         assert session._facts is not None
-        session._learn(session._facts._replace(agent=agent_of(self._environ)))
+        agent = self._manager.request(self._environ).client_digest()
+        session._learn(session._facts._replace(agent=agent))
         session._mark()
 
     def logout(self, to: str | None = None) -> Farewell:
@@ -176,8 +177,9 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         if environ is None:
             raise UnboundSessionError("the request of this session is over")
         self.delete()
-        front = (environ.get("SCRIPT_NAME", "") or "") + "/"
-        return Farewell(self._manager.bare_url(environ, front if to is None else to))
+        manager = self._manager
+        front = manager.request(environ).front
+        return Farewell(front if to is None else manager.bare_url(environ, to))
 
     def sessions_of(self, owner: str | None = None) -> list[SessionInfo]:
         """Return the living sessions of *owner*, by default of this session's own; none if it has
@@ -321,17 +323,3 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return "<Session, untouched>" if self._sess is None else repr(self._sess)
-
-
-def agent_of(environ: WSGIEnvironment) -> str:
-    """Return what tells one kind of client from another, by what it says of itself."""
-    said = environ.get("HTTP_USER_AGENT", "").encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(said, digest_size=_AGENT_SIZE).hexdigest()
-
-
-def _is_passive(environ: WSGIEnvironment) -> bool:
-    """Whether nobody made this request on purpose: a browser fetches ahead (Fetch, section 3.8:
-    `Sec-Purpose`), or a checker of links looks."""
-    if environ["REQUEST_METHOD"] == "HEAD":
-        return True
-    return "prefetch" in environ.get("HTTP_SEC_PURPOSE", "")

@@ -16,12 +16,12 @@ ROOT = Path(nocookie.__file__).parent
 #: From the ground up. A module imports from the lines above its own.
 LAYERS = [
     ["nocookie.errors", "nocookie.forks", "nocookie.strength"],
-    ["nocookie.farewell", "nocookie.local", "nocookie.transport"],
+    ["nocookie.farewell", "nocookie.local"],
     ["nocookie.events"],
     ["nocookie.sealing"],
     ["nocookie.ids"],
     ["nocookie.beaker_ids"],
-    ["nocookie.logs", "nocookie.redaction"],
+    ["nocookie.logs", "nocookie.request"],
     ["nocookie.codecs"],
     ["nocookie.options"],
     ["nocookie.places"],

@@ -1,0 +1,364 @@
+"""What sessions need to know of a request: how it came, from whom, to which address.
+
+This is the one place that answers it. A `Request` is a view of a WSGI environ: it keeps nothing, so
+each answer is that of environ as it is when it is asked, after what layers inside of us changed in
+it. What environ does not show any more is in a `Received` that is kept in it: the address as it was
+received, and the ids that were taken out of it. It does not show the ids, so that neither an access
+log inside the stack nor an error report has them, and a second pass of the same environ still finds
+them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+from nocookie.ids import GRAMMAR
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+__all__ = ["DIRECT", "MASK", "TAKEN", "Deployment", "Received", "Request", "ids_taken", "received"]
+
+#: Where in environ the `Received` is.
+TAKEN: Final = "nocookie.taken"
+
+#: What stands in place of an id that is hidden.
+MASK: Final = "[masked]"
+
+#: What servers and proxies keep the address in as it was sent, and the address before.
+_ADDRESSES: Final = frozenset({"REQUEST_URI", "RAW_URI", "UNENCODED_URL", "HTTP_REFERER"})
+
+#: What the application finds its way by: the carrier itself has changed what is to change there.
+_ROUTED: Final = frozenset({"SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"})
+
+#: Headers for credentials: an id in them is where another carrier looks for it.
+_CREDENTIALS: Final = frozenset({"HTTP_AUTHORIZATION", "HTTP_COOKIE"})
+
+#: Where WebOb and Paste keep what they have parsed of the query.
+_PARSED: Final = (
+    "webob._parsed_query_vars",
+    "paste.parsed_querystring",
+    "paste.parsed_dict_querystring",
+)
+
+#: Some of this is in every text that is, or holds, an address or a query.
+_of_addresses: Final = re.compile("[/?&=%]").search
+
+ID_LENGTH: Final = 43
+_is_id: Final = re.compile(GRAMMAR, re.ASCII).fullmatch
+_long: Final = re.compile(r"[A-Za-z0-9_-]{43,}")
+
+#: So many different ids are looked for one by one. Whoever sends more has none of them.
+_SEVERAL: Final = 4
+
+#: The scheme and host of a request target in absolute form (RFC 9112, 3.2.2).
+_absolute: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*").match
+
+#: What RFC 3986 lets stand in a path.
+_PATH_SAFE: Final = "/!$&'()*+,;=:@~"
+
+_DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
+_AGENT_SIZE: Final = 8
+
+
+class Deployment(NamedTuple):
+    """What the operator says of the way between clients and us."""
+
+    #: The proxies that are believed when they say how the client came.
+    proxies: Sequence[IPv4Network | IPv6Network] = ()
+    #: The public origin, such as `https://shop.example`; None for the request's own.
+    origin: str | None = None
+    #: The path that a proxy takes off, decoded as in WSGI: `/shop`, or nothing.
+    prefix: str = ""
+    #: No id travels by plain HTTP.
+    requires_https: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        origin: str | None,
+        proxies: Sequence[IPv4Network | IPv6Network] = (),
+        requires_https: bool = False,
+    ) -> Deployment:
+        """Return it for an *origin* that may have a path, as the option is converted."""
+        if origin is None:
+            return cls(proxies, requires_https=requires_https)
+        scheme, _, rest = origin.partition("://")
+        host, slash, path = rest.partition("/")
+        prefix = unquote_to_bytes(slash + path).decode("latin-1")
+        return cls(proxies, f"{scheme}://{host}", prefix, requires_https)
+
+
+#: Nothing in front, and nothing asked for.
+DIRECT: Final = Deployment()
+
+
+class Received:
+    """The address of a request as it came, and the ids that were taken from it, by position."""
+
+    __slots__ = ("given", "ids", "path", "query", "root")
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.ids: dict[str, tuple[str, ...]] = {}
+        self.root: str = environ.get("SCRIPT_NAME", "")
+        self.path: str = environ.get("PATH_INFO", "")
+        self.query: str = environ.get("QUERY_STRING", "")
+        #: SCRIPT_NAME and PATH_INFO as the application gets them.
+        self.given = self.root, self.path
+
+    def __repr__(self) -> str:
+        return "<the address as it was received>"
+
+
+def received(environ: WSGIEnvironment) -> Received:
+    """Return the address as it was received; to be called before anything is taken from it."""
+    there: Received | None = environ.get(TAKEN)
+    if there is None:
+        there = environ[TAKEN] = Received(environ)
+    return there
+
+
+def ids_taken(environ: WSGIEnvironment) -> dict[str, tuple[str, ...]]:
+    """Return the ids that came in the URL of this request, by position."""
+    there: Received | None = environ.get(TAKEN)
+    return {} if there is None else there.ids
+
+
+class Request:
+    """A view of the request that *environ* is, come through a *deployment*.
+
+    It holds environ, so nothing in environ holds it: it is made when something is asked.
+    """
+
+    __slots__ = ("deployment", "environ")
+
+    def __init__(self, environ: WSGIEnvironment, deployment: Deployment = DIRECT) -> None:
+        self.environ = environ
+        self.deployment = deployment
+
+    # -- who came, and how ------------------------------------------------------------------------
+
+    @property
+    def came_by_https(self) -> bool:
+        """Whether the client came by HTTPS, to us or to the first of our trusted proxies.
+
+        The server knows how the last hop came. If that was from a proxy that is trusted, what the
+        proxy says counts. It says it in `X-Forwarded-Proto` or in `Forwarded`, and passes on what
+        the client sent of the other one. Which is which nobody can see, so plain HTTP in either of
+        them counts.
+        """
+        environ = self.environ
+        by_https: bool = environ.get("wsgi.url_scheme") == "https"
+        proxies = self.deployment.proxies
+        if proxies and _is_in(environ.get("REMOTE_ADDR", ""), proxies):
+            said = {*_x_forwarded_proto(environ), *_forwarded_proto(environ)}
+            return said == {"https"} if said else by_https
+        return by_https
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it came from this host: from a developer, or a proxy beside us."""
+        # By the text: a Unix socket has no address, nor has a test.
+        address: str = self.environ.get("REMOTE_ADDR", "")
+        return not address or address.startswith("127.") or address == "::1"
+
+    @property
+    def is_speculative(self) -> bool:
+        """Whether nobody made this request on purpose: a browser fetches ahead (Fetch, section
+        3.8: `Sec-Purpose`), or a checker of links looks."""
+        if self.environ["REQUEST_METHOD"] == "HEAD":
+            return True
+        return "prefetch" in self.environ.get("HTTP_SEC_PURPOSE", "")
+
+    def client_digest(self) -> str:
+        """Return what tells one kind of client from another, by what it says of itself."""
+        said = self.environ.get("HTTP_USER_AGENT", "").encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(said, digest_size=_AGENT_SIZE).hexdigest()
+
+    # -- its address, as clients write it ---------------------------------------------------------
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`, as the client came."""
+        if self.came_by_https:
+            return "https"
+        scheme: str = self.environ.get("wsgi.url_scheme", "http")
+        return "http" if scheme == "https" else scheme
+
+    @property
+    def may_tell(self) -> bool:
+        """Whether links to this origin may have an id: not if they are plain HTTP where that is
+        ruled out."""
+        return not self.deployment.requires_https or self.origin.startswith("https:")
+
+    @property
+    def origin(self) -> str:
+        """The public origin as browsers write it: `https://shop.example`, in lower case."""
+        if self.deployment.origin is not None:
+            return _written(self.deployment.origin)
+        environ = self.environ
+        host = environ.get("HTTP_HOST") or ":".join(
+            (environ.get("SERVER_NAME", ""), environ.get("SERVER_PORT", ""))
+        )
+        return _written(f"{self.scheme}://{host}".lower())
+
+    @property
+    def mount(self) -> str:
+        """Where the application is for its clients, decoded as in WSGI: what a proxy takes off,
+        and SCRIPT_NAME without the id segment."""
+        return self.deployment.prefix + self._root()
+
+    @property
+    def front(self) -> str:
+        """The path of the front page, as URLs write it. It leads to our origin whatever
+        SCRIPT_NAME holds."""
+        parts = [_quoted(part) for part in self.mount.split("/") if part]
+        return "/".join(["", *parts, ""])
+
+    @property
+    def url(self) -> str:
+        """The absolute URL of the page as the browser has it, with an id if it came in it."""
+        there = received(self.environ)
+        query = "?" + there.query if there.query else ""
+        return f"{self.origin}{_quoted(self.mount + there.path) or '/'}{query}"
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the segment with the id is in SCRIPT_NAME no more: a layer inside of us has
+        set that anew, for a proxy that takes a prefix off."""
+        there = received(self.environ)
+        segment = there.given[0].removeprefix(there.root)
+        return segment not in self.environ.get("SCRIPT_NAME", "")
+
+    def _root(self) -> str:
+        """Return SCRIPT_NAME as it was received, or as a layer inside of us has corrected it."""
+        there = received(self.environ)
+        given_root, given_path = there.given
+        root: str = self.environ.get("SCRIPT_NAME", "")
+        whole: str = root + self.environ.get("PATH_INFO", "")
+        # A dispatcher moves segments from the one to the other.
+        if root == given_root or whole == given_root + given_path:
+            return there.root
+        if whole.endswith(given_path):
+            segment = given_root.removeprefix(there.root)
+            return whole[: len(whole) - len(given_path)].removesuffix(segment)
+        return there.root
+
+    # -- the address, as it was sent --------------------------------------------------------------
+
+    @property
+    def sent_path(self) -> str | None:
+        """The path as the client wrote it; None where the server does not tell. PATH_INFO is
+        decoded, and some servers have folded slashes and dots in it."""
+        sent: str = self.environ.get("REQUEST_URI") or self.environ.get("RAW_URI") or ""
+        path = sent.partition("?")[0]
+        found = _absolute(path)
+        return (path[found.end() :] if found else path) or None
+
+    def is_mounted_at(self, path: str) -> bool:
+        """Whether *path*, as it was sent, is that of our mount, or the end of it: what a proxy has
+        taken off was not sent to us."""
+        first, *parts = (unquote(part, "latin-1") for part in path.split("/"))
+        mount = [part for part in self.environ.get("SCRIPT_NAME", "").split("/") if part]
+        return not first and parts == mount[len(mount) - len(parts) :]
+
+    # -- ids in its URL ---------------------------------------------------------------------------
+
+    def take_ids(self, position: str, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
+        """Keep the *ids* that a carrier found at its *position*, and strip the addresses in
+        environ of them by *bare*, which returns a URL without the id."""
+        there = received(self.environ)
+        there.ids[position] = ids
+        there.given = self.environ.get("SCRIPT_NAME", ""), self.environ.get("PATH_INFO", "")
+        self._strip(ids, bare)
+
+    def hide_ids(self, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
+        """Hide *ids* that stand where a carrier has them, but count for nothing: they were
+        written otherwise. The path stays one that leads nowhere."""
+        if "PATH_INFO" in self.environ:
+            path = self.environ["PATH_INFO"] = _masked(self.environ["PATH_INFO"], ids)
+            there = received(self.environ)
+            there.given = there.given[0], path
+        self._strip(ids, bare)
+
+    def _strip(self, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
+        environ = self.environ
+        for name in _PARSED:
+            environ.pop(name, None)
+        suspects = {id for id in ids if _is_id(id)}
+        for name, value in environ.items():
+            if type(value) is not str or name in _ROUTED:
+                continue
+            if name in _ADDRESSES:
+                value = bare(value)
+                # Letters of the id in percents.
+                if "%" in value and any(id in unquote(value) for id in _few(suspects)):
+                    masked = _masked(value, suspects)
+                    value = MASK if masked == value else masked
+                environ[name] = _masked(value, suspects)
+            # Most of an environ is shorter than an id, and so done with quickly.
+            elif (
+                suspects
+                and len(value) >= ID_LENGTH
+                and name not in _CREDENTIALS
+                and _of_addresses(value)
+                and _masked(value, suspects) != value
+            ):
+                environ[name] = _masked(bare(value), suspects)
+
+
+def _few(ids: Collection[str]) -> Collection[str]:
+    return ids if len(ids) <= _SEVERAL else ()
+
+
+def _masked(text: str, ids: Collection[str]) -> str:
+    """Return *text* without the *ids* in it."""
+    if len(ids) > _SEVERAL:
+        return _long.sub(MASK, text)
+    for id in ids:
+        if _is_id(id):
+            text = text.replace(id, MASK)
+    return text
+
+
+def _written(origin: str) -> str:
+    """Return an origin without the port that its scheme has anyway."""
+    scheme = origin.partition(":")[0]
+    return origin.removesuffix(_DEFAULT_PORT.get(scheme, ""))
+
+
+def _quoted(path: str) -> str:
+    # WSGI paths are decoded bytes, written as latin-1 (PEP 3333).
+    return quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
+
+
+def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        there = ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(there, "ipv4_mapped", None)
+    return any(one in network for one in (there, mapped) if one for network in networks)
+
+
+def _last(environ: WSGIEnvironment, name: str) -> str:
+    """Return the last element of a list: what the proxy nearest to us said. Those before it may be
+    anybody's."""
+    text: str = environ.get(name, "")
+    return text.rpartition(",")[2].strip().lower()
+
+
+def _x_forwarded_proto(environ: WSGIEnvironment) -> list[str]:
+    said = _last(environ, "HTTP_X_FORWARDED_PROTO")
+    return [said] if said else []
+
+
+def _forwarded_proto(environ: WSGIEnvironment) -> list[str]:
+    """Return the values of the parameter `proto` (RFC 7239, section 5.4)."""
+    pairs = [part.partition("=") for part in _last(environ, "HTTP_FORWARDED").split(";")]
+    return [said.strip().strip('"') for name, _, said in pairs if name.strip() == "proto"]
