@@ -271,6 +271,7 @@ class Query(UrlCarrier):
         self.name = _token(name, "a parameter name")
         self.place_in_url = f"query:{name}"
         self.where = InQuery(name)
+        self._is_escaped = re.compile(rf"(?:amp;)++{re.escape(name)}").fullmatch
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
         received(environ)
@@ -287,15 +288,16 @@ class Query(UrlCarrier):
 
     def _split_escaped(self, query: str) -> tuple[tuple[str, ...], str]:
         """As `_split_query`, for what a page's source has: `&amp;sid=`. It counts for nothing."""
-        escaped: tuple[str, ...] = ()
-        name = self.name
-        while "amp;" + name in query:
-            name = "amp;" + name
-            values, query = _split_query(query, name)
-            if not values:
-                break
-            escaped += values
-        return escaped, query
+        if "amp" not in query:
+            return (), query
+        values, rest = [], []
+        for part in query.split("&"):
+            written, _, value = part.partition("=")
+            if self._is_escaped(unquote_plus(written)):
+                values.append(unquote_plus(value))
+            else:
+                rest.append(part)
+        return tuple(values), "&".join(rest)
 
     def bare(self, url: str) -> str:
         address, hash, fragment = url.partition("#")

@@ -49,9 +49,10 @@ _PARSED: Final = (
 #: Some of this is in every text that is, or holds, an address or a query.
 _of_addresses: Final = re.compile("[/?&=%]").search
 
-ID_LENGTH: Final = 43
-_is_id: Final = re.compile(GRAMMAR, re.ASCII).fullmatch
-_long: Final = re.compile(r"[A-Za-z0-9_-]{43,}")
+#: An id of ours, or one that Beaker issued.
+_is_id: Final = re.compile(rf"{GRAMMAR}|[0-9a-f]{{32}}", re.ASCII).fullmatch
+_LENGTH: Final = 32
+_long: Final = re.compile(rf"[A-Za-z0-9_-]{{{_LENGTH},}}")
 
 #: So many different ids are looked for one by one. Whoever sends more has none of them.
 _SEVERAL: Final = 4
@@ -304,7 +305,7 @@ class Request:
             # Most of an environ is shorter than an id, and so done with quickly.
             elif (
                 suspects
-                and len(value) >= ID_LENGTH
+                and len(value) >= _LENGTH
                 and name not in _CREDENTIALS
                 and _of_addresses(value)
                 and _masked(value, suspects) != value

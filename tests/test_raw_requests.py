@@ -3,6 +3,7 @@ servers send on any text that an application calls a header."""
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ class Echo(Header):
 def visit(environ, start_response):
     session["n"] = session.get("n", 0) + 1
     session.save()
-    start_response("200 OK", [("Content-Length", "2")])
+    start_response("200 OK", [("Content-Length", "2"), ("X-Visits", str(session["n"]))])
     return [b"ok"]
 
 right = SessionMiddleware(visit, use_cookies=False, find_id="header:X-Session-Id,query:sid,path:~")
@@ -171,3 +172,39 @@ def test_no_client_puts_a_header_into_a_response(server, folder):
 def test_the_rig_sees_a_header_that_a_server_lets_through(folder):
     with wsgiref(folder) as port:
         assert is_injected(head_of(port, f"/wrong?{BAD[0]}", "Host: here", "Connection: close"))
+
+
+def value_of(head, name):
+    found = re.search(rf"(?im)^{name}: *(.*?)\r?$", head)
+    return found and found[1]
+
+
+@pytest.mark.parametrize("server", ["waitress", "gunicorn"])
+def test_a_path_id_counts_where_it_was_sent_first_and_nowhere_else(server, folder):
+    """Servers fold slashes, and tell what was sent."""
+    basic = ("Host: here", "Connection: close")
+    with SERVERS[server](folder) as port:
+        id = value_of(head_of(port, "/", *basic), "X-Session-Id")
+        for target in (f"/~{id}/", f"/~{id}/x?a=1", f"http://here/~{id}/"):
+            assert int(value_of(head_of(port, target, *basic), "X-Visits")) > 1, target
+        before = (
+            *("//", "///", "/./", "/a/../", "/%2e/", "/a/%2e%2e/", "/%2f", "/a//"),
+            *("http://here//", "http://here/./", "http://here/a/../"),
+        )
+        for start in before:
+            head = head_of(port, f"{start}~{id}/x", *basic)
+            assert value_of(head, "X-Visits") in ("1", None), (start, head)
+        for after in ("%0a", "x%0d", "%00/x", "%7f"):
+            head = head_of(port, f"/~{id}/{after}", *basic)
+            assert value_of(head, "X-Visits") in ("1", None), (after, head)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_no_control_character_of_a_client_is_in_the_redirect_to_the_slash(server, folder):
+    id = "A" * 43
+    with SERVERS[server](folder) as port:
+        assert value_of(head_of(port, f"/~{id}?a=1", "Host: here"), "Location") == f"~{id}/?a=1"
+        for said in ("\0", "\x01\x7f", "a\tb", "\x1b[2J", "\xff"):
+            head = head_of(port, f"/~{id}?{said}", "Host: here", "Connection: close")
+            location = value_of(head, "Location") or ""
+            assert location.isascii() and location.isprintable(), (said, head)
