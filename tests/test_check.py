@@ -153,7 +153,7 @@ UNSAFE = [
     ("origin", {**COOKIELESS, "nocookie.find_id": "path:~"}, {"nocookie.find_id": "header"}),
     (
         "transport",
-        {**URLS, "nocookie.origin": "http://shop.example"},
+        {**SAFE, "nocookie.origin": "http://shop.example"},
         {"nocookie.origin": "https://shop.example"},
     ),
     *(
