@@ -28,7 +28,7 @@ from webob.headers import ResponseHeaders
 from nocookie.errors import ConfigError
 from nocookie.ids import GRAMMAR
 from nocookie.options import is_token
-from nocookie.request import DIRECT, Deployment, ids_taken, received
+from nocookie.request import DIRECT, TAKEN, Deployment, Received, received
 from nocookie.request import Request as RequestView
 from nocookie.rewriting import InParameter, InQuery, InSegment, Place
 
@@ -252,7 +252,8 @@ class UrlCarrier(RawCarrier):
         raise NotImplementedError
 
     def read(self, environ: WSGIEnvironment) -> str | None:
-        return _only(ids_taken(environ).get(self.place_in_url, ()))
+        there: Received | None = environ.get(TAKEN)
+        return None if there is None else _only(there.ids.get(self.place_in_url, ()))
 
     def find(self, request: Request) -> str | None:
         self.prepare(request.environ)
@@ -277,8 +278,8 @@ class Query(UrlCarrier):
         received(environ)
         query = environ.get("QUERY_STRING", "")
         ids, rest = _split_query(query, self.name)
-        escaped, rest = self._split_escaped(rest)
-        if rest != query:
+        escaped, rest = self._split_escaped(rest) if "amp" in rest else ((), rest)
+        if ids or escaped:
             environ["QUERY_STRING"] = rest
         if ids:
             RequestView(environ).take_ids(self.place_in_url, ids, self.bare)
@@ -288,8 +289,6 @@ class Query(UrlCarrier):
 
     def _split_escaped(self, query: str) -> tuple[tuple[str, ...], str]:
         """As `_split_query`, for what a page's source has: `&amp;sid=`. It counts for nothing."""
-        if "amp" not in query:
-            return (), query
         values, rest = [], []
         for part in query.split("&"):
             written, _, value = part.partition("=")
@@ -303,7 +302,8 @@ class Query(UrlCarrier):
         address, hash, fragment = url.partition("#")
         path, _, query = address.partition("?")
         _, rest = _split_query(query, self.name)
-        _, rest = self._split_escaped(rest)
+        if "amp" in rest:
+            _, rest = self._split_escaped(rest)
         return path + ("?" + rest if rest else "") + hash + fragment if rest != query else url
 
     def __repr__(self) -> str:
@@ -383,8 +383,7 @@ class PathSegment(UrlCarrier):
                 errors="replace",
             )
             return f"{segment[1:]}/{'?' + query if query else ''}"
-        environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + segment
-        environ["PATH_INFO"] = path[len(segment) :]
+        request.relocate(environ.get("SCRIPT_NAME", "") + segment, path[len(segment) :])
         request.take_ids(self.place_in_url, (id,), self.bare)
         return None
 
@@ -434,7 +433,8 @@ class PathParam(UrlCarrier):
         request = RequestView(environ)
         sent = (request.sent_path or path).rpartition("/")[2]
         if len(self._params.findall(sent)) == len(ids):
-            environ["PATH_INFO"] = folder + slash + self._params.sub("", last)
+            bare = folder + slash + self._params.sub("", last)
+            request.relocate(environ.get("SCRIPT_NAME", ""), bare)
             request.take_ids(self.place_in_url, ids, self.bare)
         else:
             request.hide_ids(ids, self.bare)

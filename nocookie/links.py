@@ -41,7 +41,8 @@ _OF_THE_BYTES: Final = frozenset(
 def scope_of(request: Request, carrier: UrlCarrier, id: str) -> Scope:
     """Return where *id* may go in the response to this request. Raises ValueError if it is none
     of our ids by its grammar."""
-    return Scope(request.url, carrier.where, id, grammar=_grammar, mount=request.mount)
+    url, mount = request.address()
+    return Scope(url, carrier.where, id, grammar=_grammar, mount=mount)
 
 
 def can_be_told(request: Request, id: str) -> bool:

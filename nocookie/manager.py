@@ -22,6 +22,7 @@ from nocookie.carriers import (
     Carrier,
     Cookie,
     Header,
+    PathSegment,
     Query,
     RawCarrier,
     Reply,
@@ -94,8 +95,8 @@ class SessionManager:
         self._watches_client: bool = settings["watch_client"]
         #: Ids have gone out by plain HTTP, and that was said.
         self._warned_of_http = False
-        #: A layer inside of us has set SCRIPT_NAME anew, and that was said.
-        self._warned_of_mount = False
+        #: Whether SCRIPT_NAME holds ids that a layer inside of us may lose, and none has been lost.
+        self._watches_mount = any(isinstance(c, PathSegment) for c in self.carriers)
         _warn_of_weak_secrets(settings)
         beaker_ids = self.backend.beaker_ids
         if beaker_ids is not None and beaker_ids.until <= self.backend.clock():
@@ -181,7 +182,7 @@ class SessionManager:
         Raises `SessionGone` and `StoreError`; then nothing was changed in *reply*.
         """
         reply.deployment = self.deployment
-        if self.in_url and not self._warned_of_mount and ids_taken(reply.environ):
+        if self._watches_mount and ids_taken(reply.environ):
             self._warn_of_mount(reply.request)
         real = session._sess
         if real is not None:
@@ -366,7 +367,7 @@ class SessionManager:
 
     def _warn_of_mount(self, request: Request) -> None:
         if request.is_moved:
-            self._warned_of_mount = True
+            self._watches_mount = False
             self.emit(
                 "misfit",
                 "a layer inside of SessionMiddleware has set SCRIPT_NAME anew, so the URLs that "

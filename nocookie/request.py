@@ -33,11 +33,11 @@ MASK: Final = "[masked]"
 #: What servers and proxies keep the address in as it was sent, and the address before.
 _ADDRESSES: Final = frozenset({"REQUEST_URI", "RAW_URI", "UNENCODED_URL", "HTTP_REFERER"})
 
-#: What the application finds its way by: the carrier itself has changed what is to change there.
-_ROUTED: Final = frozenset({"SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"})
-
-#: Headers for credentials: an id in them is where another carrier looks for it.
-_CREDENTIALS: Final = frozenset({"HTTP_AUTHORIZATION", "HTTP_COOKIE"})
+#: What the application finds its way by, in which the carrier itself has changed what is to change;
+#: and headers for credentials, in which another carrier looks for its id.
+_KEPT: Final = frozenset(
+    {"SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "HTTP_AUTHORIZATION", "HTTP_COOKIE"}
+)
 
 #: Where WebOb and Paste keep what they have parsed of the query.
 _PARSED: Final = (
@@ -109,8 +109,8 @@ class Received:
         self.root: str = environ.get("SCRIPT_NAME", "")
         self.path: str = environ.get("PATH_INFO", "")
         self.query: str = environ.get("QUERY_STRING", "")
-        #: SCRIPT_NAME and PATH_INFO as the application gets them.
-        self.given = self.root, self.path
+        #: SCRIPT_NAME and PATH_INFO as the application gets them; None if they are as they came.
+        self.given: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         return "<the address as it was received>"
@@ -224,28 +224,34 @@ class Request:
     @property
     def url(self) -> str:
         """The absolute URL of the page as the browser has it, with an id if it came in it."""
-        there = received(self.environ)
+        return self.address()[0]
+
+    def address(self) -> tuple[str, str]:
+        """Return `url` and `mount`."""
+        there, mount = received(self.environ), self.mount
         query = "?" + there.query if there.query else ""
-        return f"{self.origin}{_quoted(self.mount + there.path) or '/'}{query}"
+        return f"{self.origin}{_quoted(mount + there.path) or '/'}{query}", mount
 
     @property
     def is_moved(self) -> bool:
         """Whether the segment with the id is in SCRIPT_NAME no more: a layer inside of us has
         set that anew, for a proxy that takes a prefix off."""
         there = received(self.environ)
-        segment = there.given[0].removeprefix(there.root)
-        return segment not in self.environ.get("SCRIPT_NAME", "")
+        root = self.environ.get("SCRIPT_NAME", "")
+        if there.given is None or root == there.given[0]:
+            return False
+        return there.given[0].removeprefix(there.root) not in root
 
     def _root(self) -> str:
         """Return SCRIPT_NAME as it was received, or as a layer inside of us has corrected it."""
         there = received(self.environ)
-        given_root, given_path = there.given
+        given_root, given_path = there.given or (there.root, there.path)
         root: str = self.environ.get("SCRIPT_NAME", "")
-        whole: str = root + self.environ.get("PATH_INFO", "")
-        # A dispatcher moves segments from the one to the other.
-        if root == given_root or whole == given_root + given_path:
+        if root == given_root:
             return there.root
-        if whole.endswith(given_path):
+        whole: str = root + self.environ.get("PATH_INFO", "")
+        # A dispatcher moves segments from the path to the root.
+        if whole != given_root + given_path and whole.endswith(given_path):
             segment = given_root.removeprefix(there.root)
             return whole[: len(whole) - len(given_path)].removesuffix(segment)
         return there.root
@@ -270,21 +276,25 @@ class Request:
 
     # -- ids in its URL ---------------------------------------------------------------------------
 
+    def relocate(self, root: str, path: str) -> None:
+        """Give the application another SCRIPT_NAME and PATH_INFO than those that came."""
+        there = received(self.environ)
+        there.given = root, path
+        self.environ["SCRIPT_NAME"], self.environ["PATH_INFO"] = root, path
+
     def take_ids(self, position: str, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
         """Keep the *ids* that a carrier found at its *position*, and strip the addresses in
         environ of them by *bare*, which returns a URL without the id."""
-        there = received(self.environ)
-        there.ids[position] = ids
-        there.given = self.environ.get("SCRIPT_NAME", ""), self.environ.get("PATH_INFO", "")
+        received(self.environ).ids[position] = ids
         self._strip(ids, bare)
 
     def hide_ids(self, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
         """Hide *ids* that stand where a carrier has them, but count for nothing: they were
         written otherwise. The path stays one that leads nowhere."""
-        if "PATH_INFO" in self.environ:
-            path = self.environ["PATH_INFO"] = _masked(self.environ["PATH_INFO"], ids)
-            there = received(self.environ)
-            there.given = there.given[0], path
+        root, path = self.environ.get("SCRIPT_NAME", ""), self.environ.get("PATH_INFO", "")
+        masked = _masked(path, set(filter(_is_id, ids)))
+        if masked != path:
+            self.relocate(root, masked)
         self._strip(ids, bare)
 
     def _strip(self, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
@@ -292,39 +302,44 @@ class Request:
         for name in _PARSED:
             environ.pop(name, None)
         suspects = {id for id in ids if _is_id(id)}
+        only = next(iter(suspects)) if len(suspects) == 1 else ""
         for name, value in environ.items():
-            if type(value) is not str or name in _ROUTED:
+            if type(value) is not str:
                 continue
             if name in _ADDRESSES:
-                value = bare(value)
-                # Letters of the id in percents.
-                if "%" in value and any(id in unquote(value) for id in _few(suspects)):
-                    masked = _masked(value, suspects)
-                    value = MASK if masked == value else masked
-                environ[name] = _masked(value, suspects)
+                environ[name] = _without(bare(value), suspects)
             # Most of an environ is shorter than an id, and so done with quickly.
             elif (
-                suspects
-                and len(value) >= _LENGTH
-                and name not in _CREDENTIALS
+                len(value) >= _LENGTH
+                and only in value
+                and _holds(value, suspects)
+                and name not in _KEPT
                 and _of_addresses(value)
-                and _masked(value, suspects) != value
             ):
                 environ[name] = _masked(bare(value), suspects)
 
 
-def _few(ids: Collection[str]) -> Collection[str]:
-    return ids if len(ids) <= _SEVERAL else ()
+def _holds(text: str, ids: Collection[str]) -> bool:
+    if len(ids) > _SEVERAL:
+        return _long.search(text) is not None
+    return any(id in text for id in ids)
 
 
 def _masked(text: str, ids: Collection[str]) -> str:
-    """Return *text* without the *ids* in it."""
+    """Return *text* with something else in the place of each of the *ids*."""
     if len(ids) > _SEVERAL:
         return _long.sub(MASK, text)
     for id in ids:
-        if _is_id(id):
-            text = text.replace(id, MASK)
+        text = text.replace(id, MASK)
     return text
+
+
+def _without(url: str, ids: Collection[str]) -> str:
+    """As `_masked`, for a URL in which letters of an id may be in percents."""
+    masked = _masked(url, ids)
+    if "%" in masked and _holds(unquote(masked), ids):
+        return MASK
+    return masked
 
 
 def _written(origin: str) -> str:
