@@ -118,9 +118,12 @@ MUTANTS = [
         "carriers.py",
         Mutant(
             "a segment counts as it was sent, and the first one only",
-            "PathSegment.prepare", never("unquote"), "test_url_carriers",
+            "PathSegment._was_sent", always("is_mounted_at"), "test_url_carriers",
         ),
-        Mutant("what a query says is no path", "_as_sent", returns("sent"), "test_url_carriers"),
+        Mutant(
+            "no segment is taken off a path with a control character",
+            "PathSegment.prepare", never("_control"), "test_request",
+        ),
         Mutant(
             "several ids in one carrier count as none",
             "_only", drop("AmbiguousId"), "test_flow test_state_table",
@@ -276,10 +279,41 @@ MUTANTS = [
         ),
     ),
     *of(
-        "transport.py",
+        "links.py",
+        Mutant(
+            "an id that is none of ours is put on no link",
+            "can_be_told", always("_grammar"), "test_request",
+        ),
+    ),
+    *of(
+        "request.py",
         Mutant(
             "a proxy is believed only if it is trusted",
-            "is_secure", never("REMOTE_ADDR"), "test_refusals",
+            "Request.came_by_https", always("_is_in"), "test_refusals",
+        ),
+        Mutant(
+            "what either header of a proxy says of plain HTTP counts",
+            "Request.came_by_https", returns('"https" in said', "said"), "test_request",
+        ),
+        Mutant(
+            "the scheme of a link is that of the client, not of the last hop",
+            "Request.scheme", never("came_by_https"), "test_proxies",
+        ),
+        Mutant(
+            "where HTTPS is required no link is plain HTTP",
+            "Request.may_tell", returns("True"), "test_proxies",
+        ),
+        Mutant(
+            "a layer inside may put back the prefix that a proxy took off",
+            "Request._root", condition("True", "root", "given_root"), "test_proxies",
+        ),
+        Mutant(
+            "what a query says is no path",
+            "Request.sent_path", constant("?", "\0"), "test_url_carriers",
+        ),
+        Mutant(
+            "an id in another spelling is hidden",
+            "Request.hide_ids", never("masked", "path"), "test_request",
         ),
     ),
     *of(
