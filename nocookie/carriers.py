@@ -408,6 +408,10 @@ class PathSegment(UrlCarrier):
         return f"PathSegment({self.marker!r})"
 
 
+#: What ends a segment of a path; kept by `split`, as it is a group.
+_ENDS_SEGMENT: Final = re.compile(r"([/?#])")
+
+
 class PathParam(UrlCarrier):
     """The id as a parameter of the last segment of the path: `/page;sid=<id>`, as servlets do.
 
@@ -421,7 +425,7 @@ class PathParam(UrlCarrier):
         self.place_in_url = f"param:{name}"
         self.where = InParameter(name)
         self._params = re.compile(rf";{re.escape(name)}=([^;/?#]*)")
-        self._last = re.compile(rf";{re.escape(name)}=[^;/?#]*(?=[^/?#]*(?:[?#]|\Z))").sub
+        self._mark = f";{name}="
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
         received(environ)
@@ -441,7 +445,15 @@ class PathParam(UrlCarrier):
         return None
 
     def bare(self, url: str) -> str:
-        return self._last("", url)
+        if self._mark not in url:
+            return url
+        # Piece by piece: a pattern that looked ahead for what ends a segment would do so again for
+        # each parameter in it.
+        pieces = _ENDS_SEGMENT.split(url)
+        for at in range(0, len(pieces), 2):
+            if pieces[at + 1 : at + 2] != ["/"]:
+                pieces[at] = self._params.sub("", pieces[at])
+        return "".join(pieces)
 
     def __repr__(self) -> str:
         return f"PathParam({self.name!r})"
