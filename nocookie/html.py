@@ -17,6 +17,7 @@ there; if the end does not come within `FORM_LIMIT`, the form gets nothing.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -64,6 +65,10 @@ __all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable"]
 TAG_LIMIT: Final = 65_536
 #: How many bytes, from the form's tag on, are held back until we know who submits it.
 FORM_LIMIT: Final = 262_144
+#: How often a byte of what is unfinished is looked at again, while the rest of it comes in pieces,
+#: and how many bytes may be before that counts.
+AGAIN: Final = 8
+IN_ADVANCE: Final = 65_536
 
 #: Encodings in which every byte below 128 is the ASCII character (WHATWG Encoding, its names
 #: and the common labels). Not Shift_JIS, Big5 or GBK, where it may be half of another one.
@@ -175,9 +180,13 @@ class HtmlRewriter:
     #: The input that is not consumed yet. Its first `_ghost` bytes were not in the page: they
     #: stand for a longer beginning that has gone out.
     _buffer = b""
-    #: More of it, kept apart as long as no tag can end in it.
+    #: More of it, kept apart as long as it is not worth to look at it: see `_is_due`.
     _waiting: list[bytes]
     _waiting_size = 0
+    #: Whether a tag may end in it.
+    _may_end = False
+    #: How many bytes may be looked at again.
+    _credit = IN_ADVANCE
     _ghost = 0
     #: Where in the page the buffer starts.
     _offset = 0
@@ -206,8 +215,9 @@ class HtmlRewriter:
     _untidy = False
 
     _form: _Form | None = None
-    #: Forms that wait for the end of the page, the open one among them.
-    _pending: list[_Form]
+    #: Forms that wait for the end of the page, the open one among them, in their order. Some may
+    #: be decided already, and hold nothing.
+    _pending: deque[_Form]
     #: Whether an open form may be closed or not, for all we know: then no other gets an id.
     _form_is_stuck = False
     #: Whether a submitter that names its form by id leads to another origin.
@@ -248,7 +258,7 @@ class HtmlRewriter:
         self._out: list[bytes | memoryview | _Held] = []
         self._foreign: list[bytes] = []
         self._open: list[bytes] = []
-        self._pending: list[_Form] = []
+        self._pending: deque[_Form] = deque()
 
     # --- In and out -------------------------------------------------------------------------
 
@@ -272,12 +282,11 @@ class HtmlRewriter:
             escape = chunk.find(b"\x1b")
             if escape >= 0:
                 chunk, rest = chunk[:escape], chunk[escape:]
-        if self._buffer and not rest and IS_TAG.match(self._buffer) and b">" not in chunk:
-            # No tag ends without one, and to look again at each byte would take long.
+        if self._buffer and not rest and not self._is_due(chunk):
+            self._waiting.append(chunk)
             self._waiting_size += len(chunk)
-            if self._waiting_size < self._tag_limit // 4:
-                self._waiting.append(chunk)
-                return b""
+            return b""
+        self._may_end = False
         if self._waiting:
             chunk = b"".join((*self._waiting, chunk))
             self._waiting.clear()
@@ -288,20 +297,39 @@ class HtmlRewriter:
         if rest:
             self._give_up()
             unfinished, self._buffer = self._buffer[self._ghost :], b""
+            self._ghost = 0
             if BASE_TAG.match(unfinished):
                 unfinished = self._passed(unfinished)
             self._out += unfinished, self._passed(rest)
         return self._flushed()
 
+    def _is_due(self, chunk: bytes) -> bool:
+        """Whether to look again at what is unfinished. To do so at each byte would take long."""
+        self._credit += AGAIN * len(chunk)
+        self._may_end = self._may_end or b">" in chunk
+        if not self._may_end and IS_TAG.match(self._buffer):
+            # No tag ends without one.
+            return self._waiting_size + len(chunk) >= self._tag_limit // 4
+        size = len(self._buffer) + self._waiting_size
+        if self._credit < size:
+            return False
+        self._credit -= size
+        return True
+
     def close(self) -> bytes:
         """Return what is left, when the page is over."""
-        tail = self._buffer[self._ghost :] + b"".join(self._waiting)
-        end = self._offset + len(self._buffer) + self._waiting_size
+        if self._waiting:
+            buffer = b"".join((self._buffer, *self._waiting))
+            self._waiting.clear()
+            self._waiting_size = 0
+            self._copied = self._ghost
+            self._keep(buffer, self._scan(buffer))
+        end = self._offset + len(self._buffer)
         for form in self._pending:
             form.decide(not self._off and end - form.start <= self._form_limit)
         self._pending.clear()
-        self._buffer, self._waiting, self._off = b"", [], True
-        self._out.append(tail)
+        self._out.append(self._buffer[self._ghost :])
+        self._buffer, self._off = b"", True
         return self._flushed()
 
     def _passed(self, chunk: bytes) -> bytes:
@@ -325,10 +353,13 @@ class HtmlRewriter:
             self._shorten()
         if self._off:
             rest, self._buffer = self._buffer[self._ghost :], b""
+            self._ghost = 0
             self._out.append(self._passed(rest))
-        for form in list(self._pending):
-            if self._offset - form.start > self._form_limit:
-                self._decide(form, False)
+        pending = self._pending
+        while pending and (
+            not pending[0].held or self._offset - pending[0].start > self._form_limit
+        ):
+            pending.popleft().decide(False)
 
     def _flushed(self) -> bytes:
         if not self._is_holding:
@@ -589,16 +620,15 @@ class HtmlRewriter:
         name = self._plain
         assert name is not None
         end = PLAIN.match(buffer, at).end()  # type: ignore[union-attr]
-        rest = buffer[end:]
         if end - at <= self._tag_limit:
-            if PLAIN_END[name].match(rest):
+            if PLAIN_END[name].match(buffer, end):
                 self._plain = None
                 return end
-            unfinished = b"<" not in rest[1:] and (
-                rest.startswith((b"<!--", CDATA))
-                or any(
-                    mark.startswith(rest.lower()) for mark in (b"</" + name, b"<!--", CDATA_LOWER)
-                )
+            # What is cut short in a mark is shorter than the longest.
+            rest = buffer[end : end + 16].lower()
+            unfinished = buffer.find(b"<", end + 1) < 0 and (
+                buffer.startswith((b"<!--", CDATA), end)
+                or any(mark.startswith(rest) for mark in (b"</" + name, b"<!--", CDATA_LOWER))
             )
             if unfinished and len(buffer) - at <= self._tag_limit:
                 return -1
@@ -912,12 +942,7 @@ class HtmlRewriter:
             return
         self._form = None
         if form.held and not form.to_the_end:
-            self._decide(form, end - form.start <= self._form_limit)
-
-    def _decide(self, form: _Form, with_id: bool) -> None:
-        form.decide(with_id)
-        if form in self._pending:
-            self._pending.remove(form)
+            form.decide(end - form.start <= self._form_limit)
 
     def _on_control(
         self,
@@ -969,10 +994,11 @@ class HtmlRewriter:
             forms = [form]
         else:
             forms = [*self._pending, *([form] if form else [])]
+            self._pending.clear()
         for each in forms:
             if each.held:
                 self._on_leak("a form with a submitter of another origin")
-                self._decide(each, False)
+                each.decide(False)
 
     def _on_field(
         self,
@@ -987,7 +1013,7 @@ class HtmlRewriter:
         is_hidden = name == b"input" and values.get(b"type", "").lower() == "hidden"
         is_sure = not self._is_unsure and not self._in_noscript and not self._template
         if not is_hidden or not is_sure or b"value" not in values or len(form.held) > 1:
-            self._decide(form, False)
+            form.decide(False)
             return
         first = form.held[0]
         first.with_id = first.with_id[: first.with_id.rindex(b"<input ")]
@@ -1000,7 +1026,7 @@ class HtmlRewriter:
             _, marks = decoded(buffer[value.start : value.end])
             found = written(buffer, value, text, marks, edits)
             if found is None:
-                self._decide(form, False)
+                form.decide(False)
                 return
             at, stop, new = found
             with_id = buffer[start:at] + new + buffer[stop:end]

@@ -290,7 +290,7 @@ def _meant(raw: bytes, found: re.Match[bytes]) -> str | None:
     decimal, hexadecimal, name, mark = found.groups()
     if name is not None:
         character = html5.get((name + mark).decode())
-        if character is None or (not mark and raw[found.end() :][:1] == b"="):
+        if character is None or (not mark and raw.startswith(b"=", found.end())):
             return None
     else:
         # More digits than a code point has, and than int() takes quickly.
