@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, unquote, unquote_plus
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ __all__ = [
     "edited",
 ]
 
+T = TypeVar("T")
+
 #: What changes in a text: (from, to, what stands there instead), in order, without overlap.
 Edits = list[tuple[int, int, str]]
 
@@ -36,7 +38,7 @@ Edits = list[tuple[int, int, str]]
 #: What a browser takes out of a URL wherever it is.
 UNSEEN: Final = re.compile(r"[\t\n\r]")
 _ANY_AUTHORITY: Final = re.compile(
-    r"[\x00-\x20]*(?:[A-Za-z][A-Za-z0-9+.\-\t\n\r]*:)?(?:[\t\n\r]*[/\\]){2,}[^/\\?#]*"
+    r"[\x00-\x20]*+(?:[A-Za-z][A-Za-z0-9+.\-\t\n\r]*+:)?+(?:[\t\n\r]*+[/\\]){2,}+[^/\\?#]*+"
 )
 _AFTER_PATH: Final = re.compile("[?#]")
 _EMPTY_OR_DOTS: Final = re.compile(r"(?:\.|%2[eE]){0,2}")
@@ -55,14 +57,33 @@ FROM_BASE: Final = -1
 FROM_DOTS: Final = -2
 
 
-class Base(NamedTuple):
-    """What relative URLs are resolved against."""
+class Base:
+    """What relative URLs are resolved against: a page has many, so what they all ask is kept."""
 
-    scheme: str
-    #: Whether it has the page's origin. If not, no relative URL does.
-    own: bool
-    segments: Sequence[str]
-    query: str | None
+    __slots__ = ("_inherited", "_known", "own", "query", "scheme", "segments")
+
+    def __init__(self, scheme: str, own: bool, segments: Sequence[str], query: str | None) -> None:
+        self.scheme = scheme
+        #: Whether it has the page's origin. If not, no relative URL does.
+        self.own = own
+        self.segments = segments
+        self.query = query
+        self._inherited: list[Segment] | None = None
+        self._known: dict[str, Any] = {}
+
+    @property
+    def inherited(self) -> list[Segment]:
+        """Its segments as those of a URL: not to be changed."""
+        if self._inherited is None:
+            self._inherited = [Segment(part, FROM_BASE) for part in self.segments]
+        return self._inherited
+
+    def once(self, what: str, find: Callable[[], T]) -> T:
+        """Return what *find* returned when *what* was asked first."""
+        if what not in self._known:
+            self._known[what] = find()
+        found: T = self._known[what]
+        return found
 
 
 class Reference(NamedTuple):
@@ -138,7 +159,7 @@ class InQuery:
         if url.inherits and url.base.query is not None:
             # To give only our own parameter would drop those of the page.
             query = "?" + url.base.query
-            edits = self._replaced(query, 0, len(query), pair)
+            edits = url.base.once("query", lambda: self._replaced(query, 0, len(query), pair))
             return edits and [(url.fragment, url.fragment, edited(query, edits))]
         slash = "" if url.inherits or url.has_path else "/"
         return [(url.query, url.query, f"{slash}?{pair}")]
@@ -194,10 +215,15 @@ class InParameter:
         *directories, last = url.segments
         if len(url.segments) == len(scope.mount):
             return None  # /shop;sid=... is not below /shop
-        if any(self._is_in(part.text) for part in directories):
+        kept = sum(part.at == FROM_BASE for part in directories)
+        if kept and url.base.once("marked", lambda: self._first_marked(url.base)) < kept:
+            return None
+        if any(self._is_in(part.text) for part in directories[kept:]):
             return None
         if url.inherits:
-            edits = self._replaced(last.text, 0, len(last.text), pair)
+            edits = url.base.once(
+                "last", lambda: self._replaced(last.text, 0, len(last.text), pair)
+            )
             return edits and self._inherited(url, edited(last.text, edits))
         start = url.text.rfind("/", url.path, url.query) + 1 or url.path
         if last.at == FROM_DOTS:
@@ -250,6 +276,11 @@ class InParameter:
         dots = "./" if ":" in name or name.startswith(";") or not name else ""
         query = "" if url.has_query or url.base.query is None else "?" + url.base.query
         return [(url.query, url.query, dots + name + query)]
+
+    def _first_marked(self, base: Base) -> int:
+        """Return which segment of a base is the first that has our parameter; if none, beyond."""
+        marked = (at for at, part in enumerate(base.segments) if self._is_in(part))
+        return next(marked, len(base.segments))
 
     def _is_in(self, segment: str) -> bool:
         return any(map(self._is_ours, segment.split(";")[1:]))
@@ -328,6 +359,8 @@ class InSegment:
 
     def _is_disguised(self, part: str, scope: Scope) -> bool:
         """Whether it is an id where none is taken off, or one in other letters."""
+        if len(part) > 3 * len(self.mark + scope.id):  # be it all in percents
+            return False
         plain = unquote(part)
         return plain.startswith(self.mark) and bool(scope.is_id(plain[len(self.mark) :]))
 

@@ -28,7 +28,6 @@ from typing import Final
 from urllib.parse import quote
 
 from nocookie.places import (
-    FROM_BASE,
     FROM_DOTS,
     UNSEEN,
     Base,
@@ -52,6 +51,11 @@ _ABSOLUTE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:
 _HOST: Final = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
 _DEFAULT_PORT: Final = {"http": "80", "https": "443"}
 
+#: A page with more segments in its URL, or more characters, is as good as foreign: each relative
+#: link on it would have to be read along with all of these.
+_DEEPEST: Final = 256
+_LONGEST: Final = 8192
+
 _REDIRECTS: Final = {"301", "302", "303", "307", "308"}
 
 _DOT: Final = re.compile(r"(?:\.|%2[eE])")
@@ -65,7 +69,7 @@ _PATH_SAFE: Final = "!$&'()*+,;=:@~"
 
 #: The declarative refresh of HTML, "shared declarative refresh steps", up to its URL.
 _REFRESH: Final = re.compile(
-    r"""[\t\n\f\r ]*(?:[0-9]+|(?=\.))[0-9.]*
+    r"""[\t\n\f\r ]*(?:[0-9]++|(?=\.))[0-9.]*+
         (?:\Z|(?=[;,\t\n\f\r ]))[\t\n\f\r ]*(?P<mark>[;,])?[\t\n\f\r ]*
         (?P<word>[uU][rR][lL][\t\n\f\r ]*=[\t\n\f\r ]*)?
         (?:"(?P<dq>[^"]*)|'(?P<sq>[^']*)|(?P<bare>.*))""",
@@ -160,6 +164,13 @@ class Scope:
         return scope
 
     @property
+    def _starts_at_page(self) -> bool:
+        """Whether a bare fragment is a place on the page: under a base of another URL it leads to
+        that one."""
+        base, page = self.base, self.page
+        return (base.segments, base.query) == (page.segments, page.query)
+
+    @property
     def at_home(self) -> bool:
         """Whether relative URLs start from the page itself."""
         return self.base is self.page
@@ -172,9 +183,8 @@ class Scope:
         url = self.read(text)
         if url is None:
             return None
-        # Under a base of another URL a bare fragment leads to that one.
-        stays = not navigates and self.base[2:] == self.page[2:]
-        if stays and url.inherits and not url.has_query and url.fragment < url.end:
+        is_bare = url.inherits and not url.has_query and url.fragment < url.end
+        if is_bare and not navigates and self._starts_at_page:
             return None
         return self.place.put(url, self)
 
@@ -186,8 +196,15 @@ class Scope:
 
     def has_id(self, text: str) -> bool:
         """Whether a URL holds an id, or what it is relative to does: the page's URL, the base."""
-        urls = (text, _path(self.page), _path(self.base))
-        return any(self.id in url or self.place.scrub(url, self) for url in urls)
+        page, base = self.page, self.base
+        return (
+            self._is_in(text)
+            or page.once("id", lambda: self._is_in(_path(page)))
+            or base.once("id", lambda: self._is_in(_path(base)))
+        )
+
+    def _is_in(self, text: str) -> bool:
+        return self.id in text or bool(self.place.scrub(text, self))
 
     def bare_edits(self, text: str) -> Edits:
         url = self.read(text)
@@ -265,11 +282,11 @@ class Scope:
         if path == end:
             if has_authority:
                 return [Segment("", path)]
-            return [Segment(part, FROM_BASE) for part in self.base.segments]
+            return self.base.inherited
         if text[path] == "/":
             at, found = path + 1, []
         else:
-            at, found = path, [Segment(part, FROM_BASE) for part in self.base.segments[:-1]]
+            at, found = path, self.base.inherited[:-1]
         for part in text[at:end].split("/"):
             last = at + len(part) == end
             if _DOTS.fullmatch(part):
@@ -333,6 +350,7 @@ def _base(scheme: str, own: bool, path: str, query: str | None) -> Base:
     """Return a base in the letters that a browser would send, so that it can be written out."""
     if query is not None and _ENCODED_IN_QUERY.search(query):
         query = _ENCODED_IN_QUERY.sub(_percent, UNSEEN.sub("", query))
+    own = own and path.count("/") < _DEEPEST and len(path) + len(query or "") < _LONGEST
     return Base(scheme, own, _encoded(path).split("/"), query)
 
 
