@@ -82,6 +82,11 @@ MUTATE_PAUSE: Final = 0.005
 #: A record that was used so many seconds ago is from the future.
 _AHEAD: Final = -CLOCK_SKEW
 
+#: Bytes that facts may have however small values must be, and what is kept free of them for those
+#: that are learnt later.
+FACTS_LEAST: Final = 4096
+FACTS_ROOM: Final = 256
+
 _NO_CHANGE: Final = Delta()
 _NOTHING_DELETED: Final[frozenset[str]] = frozenset()
 
@@ -411,6 +416,8 @@ class Session(MutableMapping[str, Any]):
         next save on, and the old one is dead then (OWASP ASVS 5.0, 7.2.4); `created` and with it
         `lifetime` begin anew. *client* is what `sessions_of` shows of the client, its User-Agent
         for instance.
+
+        Raises `ValueRefused` if these are longer than a value may be (`max_value_size`).
         """
         if type(owner) is not str or not owner:
             raise NocookieError("an owner is named by a text that is not empty")
@@ -418,14 +425,16 @@ class Session(MutableMapping[str, Any]):
         self.start()
         if self._values is None:
             self._load()
+        carrier = None if self._brought_by is None else repr(self._brought_by)
+        facts = Facts(owner, carrier, client)
+        self._check_facts(facts)
         if self._facts is not None and self._facts.owner not in (None, owner):
             self._begin({})
             self._cleared, self._life = True, None
         if self._key is not None and not self._backend.ids.adopts:
             self.regenerate_id()
         self._owner = tag
-        carrier = None if self._brought_by is None else repr(self._brought_by)
-        self._learn(Facts(owner, carrier, client))
+        self._learn(facts)
         self._marked = True
 
     def load(self) -> None:
@@ -1109,6 +1118,17 @@ class Session(MutableMapping[str, Any]):
         if life is not None:
             fields[OWN_LIFE] = self._sealed(OWN_LIFE, self._backend.codec.dumps(life.written()))
         return fields
+
+    def _check_facts(self, facts: Facts) -> None:
+        """Raise `ValueRefused` for facts that would be too long to be read again."""
+        limit, dumps = self._backend.max_value_size, self._backend.codec.dumps
+        size = len(dumps(facts.owner))
+        if size <= limit:
+            # With what else is known of a login, for which a small limit leaves room.
+            limit = max(limit, FACTS_LEAST)
+            size = len(dumps(facts.written())) + FACTS_ROOM
+        if size > limit:
+            raise ValueRefused("owner", f"{size} bytes, and max_value_size is {limit}")
 
     def _own_due(self) -> dict[str, bytes]:
         return self._own_fields() if self._facts_changed else {}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import Final
 
 from nocookie.listing import Listed
@@ -67,16 +68,16 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
 
 
 def _padded(text: str, width: int) -> str:
-    if _width(text) > width:
-        while _width(text) >= width:
-            text = text[:-1]
-        text += "…"
+    widths = list(accumulate(map(_columns, text)))
+    if widths and widths[-1] > width:
+        text = text[: bisect_left(widths, width)] + "…"
     return text + " " * (width - _width(text))
 
 
 def _width(text: str) -> int:
     """How many columns of a terminal a text takes."""
-    return sum(
-        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
-        for one in text
-    )
+    return sum(map(_columns, text))
+
+
+def _columns(one: str) -> int:
+    return 0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
