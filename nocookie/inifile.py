@@ -14,7 +14,7 @@ from nocookie.options import PREFIXES
 __all__ = ["IniFile", "is_ours", "read"]
 
 #: A section, or a key with what is between it and its value.
-_LINE: Final = re.compile(r"\[(?P<section>[^]]+)\]|\s*(?P<key>[^\s#;=:\[][^=:]*?)\s*[=:]")
+_LINE: Final = re.compile(r"\[(?P<section>[^]]+)\]|\s*+(?P<key>[^\s#;=:\[][^=:]*+)[=:]")
 
 
 def is_ours(key: str) -> bool:
@@ -95,7 +95,7 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
         if match["section"] is not None:
             section = match["section"]
         else:
-            found.setdefault((section, match["key"]), number)
+            found.setdefault((section, match["key"].rstrip()), number)
     return found
 
 

@@ -21,7 +21,7 @@ _ADDRESSES: Final = {
     "location": re.compile(r"(.+)", re.DOTALL).findall,
     "content-location": re.compile(r"(.+)", re.DOTALL).findall,
     "refresh": re.compile(r"=\s*[\"']?([^\"']*)").findall,
-    "link": re.compile(r"<([^>]*)>").findall,
+    "link": re.compile(r"<([^>]*)(?:>|\Z)").findall,
 }
 
 #: What lets a cache keep a response for others than the one who asked (RFC 9111, 5.2.2).
