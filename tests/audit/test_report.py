@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
+import time
 
 import ada_url
 import pytest
@@ -13,7 +16,7 @@ from audit.toy import Toy
 from nocookie.errors import ConfigError
 from nocookie.testing import audit, reference
 from nocookie.testing.audit.auditor import Auditor
-from nocookie.testing.audit.client import Answer
+from nocookie.testing.audit.client import Answer, Client, NoAnswer, OutOfTime
 from nocookie.testing.audit.elsewhere import leads_elsewhere, ways_elsewhere
 from nocookie.testing.serving import serving
 
@@ -222,3 +225,121 @@ def test_the_judge_of_urls_agrees_with_a_browser(url):
     except ValueError:
         elsewhere = True
     assert leads_elsewhere(url, PAGE) == elsewhere
+
+
+class Dripping:
+    """A server that begins to answer, and goes on with a byte at a time for as long as one likes:
+    in the head, or in the body."""
+
+    def __init__(self, start):
+        self.start = start
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.over = threading.Event()
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.listener.close()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.drip, args=[connection], daemon=True).start()
+
+    def drip(self, connection):
+        with connection:
+            try:
+                connection.recv(65536)
+                connection.sendall(self.start)
+                while not self.over.wait(0.02):
+                    connection.sendall(b"x")
+            except OSError:
+                pass
+
+
+DRIPS = {"head": b"HTTP/1.1 200 OK\r\nX-Slow: ", "body": b"HTTP/1.1 200 OK\r\n\r\n"}
+
+
+@pytest.mark.parametrize("start", DRIPS.values(), ids=list(DRIPS))
+def test_a_server_that_drips_holds_nobody_longer_than_the_patience(start):
+    with Dripping(start) as server:
+        client = Client(server.url, 0.3)
+        began = time.monotonic()
+        with pytest.raises(NoAnswer, match="TimeoutError"):
+            client.send("GET", "/")
+        assert 0.2 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("start", DRIPS.values(), ids=list(DRIPS))
+def test_a_server_that_drips_holds_an_audit_no_longer_than_its_limit(start):
+    with Dripping(start) as server:
+        client = Client(server.url, 600)
+        client.until = time.monotonic() + 0.3
+        for _ in range(2):  # in the middle of an answer, and before one
+            with pytest.raises(OutOfTime):
+                client.send("GET", "/")
+        assert time.monotonic() < client.until + 5
+
+
+def test_a_server_that_begins_to_drip_leaves_a_report_in_time():
+    """What the audit was about when the time was over is not applicable, as what comes later."""
+    toy, dripping = Toy(), threading.Event()
+    over = threading.Event()
+
+    def app(environ, start_response):
+        if not dripping.is_set():
+            if environ["PATH_INFO"] == "/login":
+                dripping.set()
+            return toy(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter(lambda: b"" if over.wait(0.02) else b"x", b"")
+
+    with serving(app) as url:
+        began = time.monotonic()
+        try:
+            report = audit.run(url, only=[2, 6, 7], limit=1.0, **toy.description())
+        finally:
+            over.set()
+        assert time.monotonic() - began < 9, "and not the ten seconds that an answer may take"
+    assert report.not_applicable
+    assert "not reached within 1 s" in {result.evidence for result in report.not_applicable}
+
+
+def test_a_body_without_an_end_is_not_kept(monkeypatch):
+    monkeypatch.setattr("nocookie.testing.audit.client.LONGEST_BODY", 100_000)
+    taken = 0
+
+    def app(environ, start_response):
+        nonlocal taken
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        while True:
+            taken += 1
+            yield b"x" * 10_000
+
+    with serving(app) as url, pytest.raises(NoAnswer, match="longer than 100000 bytes"):
+        Client(url, 30).send("GET", "/")
+    assert taken > 10
+
+
+def test_a_body_that_breaks_off_is_no_answer():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+
+        server = threading.Thread(target=answer)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(NoAnswer, match="IncompleteRead"):
+            Client(url, 30).send("GET", "/")
+        server.join()

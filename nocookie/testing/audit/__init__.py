@@ -24,7 +24,7 @@ from typing import Any, Final
 from nocookie.errors import ConfigError
 from nocookie.testing.audit import checks as checks  # registers them
 from nocookie.testing.audit.auditor import Auditor
-from nocookie.testing.audit.client import NoAnswer
+from nocookie.testing.audit.client import NoAnswer, OutOfTime
 from nocookie.testing.audit.report import Outcome, Report, Result
 from nocookie.testing.audit.requirements import (
     CHECKS,
@@ -61,8 +61,12 @@ def run(base: str, *, only: Collection[int] | None = None, **description: Any) -
             )
     audit = Auditor(Target(base=base, **description))
     numbers = [number for number in TITLES if only is None or number in only]
+    began = time.monotonic()
+    until = began + audit.target.limit
+    # Without these answers there is nothing to report on, so one of them may take its time.
+    audit.client.until = max(until, began + audit.target.patience)
     _try_out(audit)
-    until = time.monotonic() + audit.target.limit
+    audit.client.until = until
     results = {
         number: _result(audit, number, until)
         for number in sorted(numbers, key=lambda n: (LAST.index(n) + 1 if n in LAST else 0, n))
@@ -81,6 +85,8 @@ def _try_out(audit: Auditor) -> None:
         why = "/get does not show what /set stored"
     except (Failed, NoAnswer) as error:
         why = str(error)
+    except OutOfTime:
+        why = "no answer in time"
     raise Unusable(
         f"{why}. An audit needs a target whose /set stores and gives out an id by "
         f"{audit.target.carrier} or the header {audit.target.id_header}, and whose /get shows it"
@@ -90,16 +96,18 @@ def _try_out(audit: Auditor) -> None:
 def _result(audit: Auditor, number: int, until: float) -> Result:
     began = time.monotonic()
     outcome: Outcome = "pass"
+    too_late = f"not reached within {audit.target.limit:g} s"
     if number in NOT_FROM_OUTSIDE:
         outcome, evidence = "not applicable", NOT_FROM_OUTSIDE[number]
     elif began > until:
-        outcome = "not applicable"
-        evidence = f"not reached within {audit.target.limit:g} s"
+        outcome, evidence = "not applicable", too_late
     else:
         try:
             evidence = CHECKS[number](audit)
         except NotApplicable as reason:
             outcome, evidence = "not applicable", str(reason)
+        except OutOfTime:
+            outcome, evidence = "not applicable", too_late
         except (Failed, NoAnswer) as why:
             outcome, evidence = "fail", str(why)
     return Result(number, TITLES[number], outcome, evidence, time.monotonic() - began)

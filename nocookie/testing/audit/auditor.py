@@ -63,7 +63,10 @@ class Auditor:
         given += [*more, *headers]
         if form or endpoint.method == "POST":
             given.append(("Content-Type", "application/x-www-form-urlencoded"))
-        client = self.client if base is None else Client(base, self.target.patience)
+        client = self.client
+        if base is not None:
+            client = Client(base, self.target.patience)
+            client.until = self.client.until
         answer = client.send(
             method or endpoint.method,
             client.mount + path,

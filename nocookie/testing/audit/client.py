@@ -7,19 +7,31 @@ to send. It reads the answers.
 from __future__ import annotations
 
 import http.client
+import io
+import math
 import socket
 import ssl
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "Client", "NoAnswer"]
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["LONGEST_BODY", "Answer", "Client", "NoAnswer", "OutOfTime"]
+
+#: Bytes that a body may have: more is no page.
+LONGEST_BODY: Final = 16 * 1024 * 1024
 
 
 class NoAnswer(Exception):
-    """The server closed the connection, or was silent for too long."""
+    """The server closed the connection, took too long, or did not come to an end."""
+
+
+class OutOfTime(Exception):
+    """All the time of the client is over."""
 
 
 class Answer(NamedTuple):
@@ -43,9 +55,12 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Makes requests below one URL, each on a connection of its own."""
+    """Makes requests below one URL, each on a connection of its own. An answer may take
+    *patience* seconds, from the first byte to the last."""
 
     def __init__(self, base: str, patience: float) -> None:
+        #: When its time is over, by `time.monotonic`.
+        self.until = math.inf
         url = urlsplit(base)
         assert url.hostname is not None
         self._tls = url.scheme == "https"
@@ -65,28 +80,39 @@ class Client:
         only_head: bool = False,
     ) -> Answer:
         """Make one request and return the answer. Texts are sent as UTF-8, unchanged. With
-        *only_head* hang up after the head. Raises `NoAnswer`."""
+        *only_head* hang up after the head. Raises `NoAnswer` and `OutOfTime`."""
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self.host}", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in headers]
         if body or method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {len(body)}")
         raw = "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
         began = time.monotonic()
+        patience = min(self._patience, self.until - began)
+        if patience <= 0:
+            raise OutOfTime
         try:
-            with closing(self._connection()) as connection:
-                return self._exchange(connection, method, raw, only_head, began)
+            with closing(self._connection(patience)) as connection:
+                return self._exchange(connection, method, raw, only_head, began, patience)
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if time.monotonic() >= self.until:
+                raise OutOfTime from error
             raise NoAnswer(f"no answer: {type(error).__name__}") from error
 
-    def _connection(self) -> socket.socket:
-        connection = socket.create_connection(self._address, self._patience)
+    def _connection(self, patience: float) -> socket.socket:
+        connection = socket.create_connection(self._address, patience)
         if self._tls:
             context = ssl.create_default_context()
             return context.wrap_socket(connection, server_hostname=self._address[0])
         return connection
 
     def _exchange(
-        self, connection: socket.socket, method: str, raw: bytes, only_head: bool, began: float
+        self,
+        connection: socket.socket,
+        method: str,
+        raw: bytes,
+        only_head: bool,
+        began: float,
+        patience: float,
     ) -> Answer:
         refused: OSError | None = None
         try:
@@ -94,12 +120,41 @@ class Client:
         except OSError as error:
             # A server that refuses a long request answers before it has read it.
             refused = error
-        response = http.client.HTTPResponse(connection, method=method)
+        timed = _Timed(connection, began + patience)
+        response = http.client.HTTPResponse(timed, method=method)  # type: ignore[arg-type]
         try:
             response.begin()
-            body = b"" if only_head else response.read()
+            body = b"" if only_head else response.read(LONGEST_BODY + 1)
+            if len(body) > LONGEST_BODY:
+                raise NoAnswer(f"no answer: it is longer than {LONGEST_BODY} bytes")
+            if response.length and not only_head:
+                raise http.client.IncompleteRead(body, response.length)
+        except TimeoutError:
+            raise
         except OSError:
             raise refused or NoAnswer("no answer: it hung up") from None
         finally:
             response.close()
         return Answer(response.status, response.getheaders(), body, time.monotonic() - began)
+
+
+class _Timed(io.RawIOBase):
+    """What comes from a connection up to a time: a server that drips must not hold us. Raises
+    `TimeoutError`."""
+
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        self._connection = connection
+        self._until = until
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)

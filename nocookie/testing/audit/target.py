@@ -105,7 +105,7 @@ class Target:
 
     # -- what the audit may take
 
-    #: Seconds that one answer may take.
+    #: Seconds that one answer may take, to its last byte.
     patience: float = 10.0
     #: Seconds that the audit may take; what comes later is not applicable.
     limit: float = 300.0
