@@ -1038,7 +1038,9 @@ class HtmlRewriter:
         """Return the attributes by name in lower case. The first of a name counts."""
         found: dict[bytes, Attribute] = {}
         for each in ATTRIBUTES.finditer(buffer, tag.end(2), tag.end()):
-            which = each.lastindex or 1
+            which = each.lastindex
+            if which is None:
+                break  # behind the last
             if which > 2:
                 start, end = each.span(which)
                 kind = (b'"', b"'", b" ")[which - 3]

@@ -94,7 +94,9 @@ _TELLING: Final = rb"(?:%s|/%s)" % (
 FORMATTING: Final = frozenset(b"a b big code em font i nobr s small strike strong tt u".split())
 
 TAG: Final = re.compile(rb"(?x)<(/?)([A-Za-z][^\t\n\f\r />]*+)" + _ANY_REST)
-ATTRIBUTES: Final = re.compile(rb"(?x)" + _ATTRIBUTE)
+#: Each attribute of a tag; and, as a match of no group, what is left behind the last: to find none
+#: in it would else be tried at each of its characters.
+ATTRIBUTES: Final = re.compile(rb"(?x)" + _ATTRIBUTE + rb"|[\t\n\f\r /]++")
 OTHER: Final = re.compile(b"|".join((_COMMENT, _BOGUS, _STRAY)))
 #: An unfinished tag: its name, what is between, and the name and value that it stops in.
 _UNFINISHED: Final = re.compile(
@@ -206,7 +208,8 @@ class Attribute(NamedTuple):
 def closes_itself(buffer: bytes, tag: re.Match[bytes]) -> bool:
     end = tag.end(2)
     for attribute in ATTRIBUTES.finditer(buffer, end, tag.end()):
-        end = attribute.end()
+        if attribute.lastindex is not None:
+            end = attribute.end()
     return buffer.endswith(b"/", end, tag.end() - 1)  # and not in an unquoted value
 
 
