@@ -702,6 +702,8 @@ class HtmlRewriter:
                 self._has_table = True
             case b"plaintext":
                 self._give_up()
+                if not was_unsure and not self._in_noscript:
+                    self._relied = None  # what follows is text, and holds no base
         if is_closed:
             if name in RAW:
                 self._lose()  # closed in svg, but not in HTML

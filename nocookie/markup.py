@@ -186,8 +186,9 @@ HOLDS_HTML: Final = frozenset(b"title desc foreignobject mi mo mn ms mtext annot
 #: Deeper than any page; then its order is taken for lost.
 DEPTH_LIMIT: Final = 500
 
+#: And a NUL, which the tokenizer takes for U+FFFD (HTML, "attribute value states").
 _REFERENCE: Final = re.compile(
-    rb"&(?:#([0-9]+);?|#[xX]([0-9A-Fa-f]+);?|([A-Za-z][A-Za-z0-9]*)(;?))"
+    rb"&(?:#([0-9]+);?|#[xX]([0-9A-Fa-f]+);?|([A-Za-z][A-Za-z0-9]*)(;?))|\0"
 )
 #: Where numeric references do not mean the number (HTML, "numeric character reference end").
 _WINDOWS_1252: Final = {
@@ -270,7 +271,7 @@ def decoded(raw: bytes) -> tuple[str, list[int] | None]:
     If there are references in it, say also where in *raw* each character starts, and the end.
     """
     text = raw.decode("latin-1")
-    if b"&" not in raw:
+    if b"&" not in raw and b"\0" not in raw:
         return text, None
     parts: list[str] = []
     marks: list[int] = []
@@ -289,12 +290,14 @@ def decoded(raw: bytes) -> tuple[str, list[int] | None]:
 
 
 def _meant(raw: bytes, found: re.Match[bytes]) -> str | None:
-    """Return what a character reference in an attribute stands for, if it is one."""
+    """Return what a character reference in an attribute stands for, if it is one; or a NUL."""
     decimal, hexadecimal, name, mark = found.groups()
     if name is not None:
         character = html5.get((name + mark).decode())
         if character is None or (not mark and raw.startswith(b"=", found.end())):
             return None
+    elif found[0] == b"\0":
+        character = "\ufffd"
     else:
         # More digits than a code point has, and than int() takes quickly.
         digits = (decimal or hexadecimal).lstrip(b"0")

@@ -240,6 +240,8 @@ class Scope:
 
     def read(self, text: str) -> Reference | None:
         """Return where *text* leads if that is inside the scope and plain to see."""
+        if "\0" in text:  # stripped from a URL, and U+FFFD in a page
+            return None
         end = len(text.rstrip(_BLANK))
         start = min(len(text) - len(text.lstrip(_BLANK)), end)
         fragment = text.find("#", start, end)
