@@ -49,6 +49,7 @@ from nocookie.links import (
     strip_head,
 )
 from nocookie.options import resolve
+from nocookie.reporting import keep_reports, says_where
 from nocookie.request import Deployment, Request, ids_taken
 from nocookie.rewriting import Scope
 from nocookie.sealed import SealedSession
@@ -218,6 +219,8 @@ class SessionManager:
                 return
         if ids_taken(reply.environ):
             self._pass_on(reply)
+        elif self.in_url:
+            self._keep_reports(reply, False)
 
     def _propagate(self, real: Session, reply: Reply, is_for_all: bool) -> None:
         """Tell the client the id of a session that was used, if it must be told."""
@@ -246,6 +249,7 @@ class SessionManager:
         )
         if tell or in_url:
             _keep_in(reply, in_url)
+        self._keep_reports(reply, in_url)
         if self._guards and real._key is not None and ids_taken(reply.environ):
             self._watch_page(real, reply)
 
@@ -256,6 +260,7 @@ class SessionManager:
         if presented and isinstance(presented[0][2], UrlCarrier):
             self._put(presented[0][2], presented[0][0], reply)
         _keep_in(reply, True)
+        self._keep_reports(reply, True)
 
     def _put(self, carrier: UrlCarrier, id: str, reply: Reply) -> bool:
         """Put the id on the response's links; return whether a client will come with it."""
@@ -322,9 +327,8 @@ class SessionManager:
     # -- the leak guard
 
     def _check_head(self, id: str, reply: Reply) -> None:
-        where = scope_of(reply.request, _ANYWHERE, NO_ID)
-        where.mount = []  # within the origin, the application may send its id where it likes
-        why = leak_in_head(reply, id, where, self._is_id_header)
+        # Within the origin, the application may send its id where it likes.
+        why = leak_in_head(reply, id, self._anywhere(reply.environ), self._is_id_header)
         if why is not None:
             self._leak(why, id)
 
@@ -340,8 +344,45 @@ class SessionManager:
             leak = partial(self._leak, "in a Referer: by a policy that the page asks for", real.id)
             reply.rewriter = BodyWatch(tells_others, 160, leak)
 
-    def _leak(self, why: str, id: str) -> None:
-        self.emit("leak", why, self.backend.fingerprint(id))
+    def _keep_reports(self, reply: Reply, in_url: bool) -> None:
+        """Have no other origin be sent reports about a page that has an id in its URL, or, as a
+        report says too where a visitor came from, in that of the page before. What a browser
+        keeps for later pages is looked at with every page."""
+        if not says_where(reply.headerlist):
+            return
+        environ = reply.environ
+        before = environ.get("HTTP_REFERER", "")
+        of_this_page = in_url or any(
+            c.bare(before) != before for c in self._in_url if isinstance(c, UrlCarrier)
+        )
+        where = self._anywhere(environ)
+        reply.headerlist[:], changed = keep_reports(
+            reply.headerlist, where.stays, of_this_page=of_this_page
+        )
+        if changed and self._guards:
+            id = next(iter(self._ids_in_url(environ)), None)
+            self._leak(f"in reports to another origin, by the header {changed[0]}", id)
+
+    def _ids_in_url(self, environ: WSGIEnvironment) -> list[str]:
+        """Return the ids in the request's URL that could be ours."""
+        found = []
+        for ids in ids_taken(environ).values():
+            for id in ids:
+                try:
+                    self._key(id)
+                except NotAnId:
+                    continue
+                found.append(id)
+        return found
+
+    def _anywhere(self, environ: WSGIEnvironment) -> Scope:
+        """Return what reads URLs of the own origin, in the mount or not."""
+        where = scope_of(self.request(environ), _ANYWHERE, NO_ID)
+        where.mount = []
+        return where
+
+    def _leak(self, why: str, id: str | None) -> None:
+        self.emit("leak", why, None if id is None else self.backend.fingerprint(id))
         if self._leak_guard == "raise":
             raise IdLeak(f"an id was about to leave {why}")
 

@@ -48,7 +48,7 @@ LAYERS = [
     ["nocookie.stores"],
     ["nocookie.tokens"],
     ["nocookie.carriers"],
-    ["nocookie.leaks", "nocookie.links"],
+    ["nocookie.leaks", "nocookie.links", "nocookie.reporting"],
     ["nocookie.backend"],
     ["nocookie.sessions"],
     ["nocookie.owners", "nocookie.sealed", "nocookie.session_object"],

@@ -788,3 +788,117 @@ def test_a_page_that_is_only_looked_at_goes_out_as_it_was(new_id, how, cached):
     answer = page(Query(), how, "location", headers, environ=environ, store=store)
     assert answer.body == PAGE
     assert answer.header("Content-Length") == str(len(PAGE)), "once, and as it was"
+
+
+# -- reports to other origins
+
+AWAY = "https://collector.example/r"
+REPORTING = {
+    "report-uri": [("Content-Security-Policy", f"default-src 'self'; report-uri {AWAY}")],
+    "report only": [("content-security-policy-report-only", f"img-src x;REPORT-URI\t{AWAY} ;a b")],
+    "two policies": [("Content-Security-Policy", f"img-src a, img-src b; report-uri /x {AWAY}")],
+    "a group": [
+        ("Content-Security-Policy", "default-src 'self'; report-to away"),
+        ("Reporting-Endpoints", f'home="/r", away="{AWAY}"'),
+    ],
+    "a group of before": [("Content-Security-Policy", "default-src 'self'; report-to before")],
+    "endpoints": [("Reporting-Endpoints", f'default="{AWAY}"')],
+    "endpoints in an odd form": [("Reporting-Endpoints", f'default="\\/\\/collector.example/r"')],
+    "report-to": [("Report-To", '{"max_age": 9, "endpoints": [{"url": "%s"}]}' % AWAY)],
+    "one group of two": [
+        (
+            "Report-To",
+            '{"group": "home", "max_age": 9, "endpoints": [{"url": "/r"}]},'
+            '{"group": "away", "max_age": 9, "endpoints": [{"url": "/r"}, {"url": "%s"}]}' % AWAY,
+        )
+    ],
+    "network errors": [("NEL", '{"report_to": "before", "max_age": 9}')],
+}
+
+
+def reported(headers, how="read", find_id="query:sid", **options):
+    """The headers of a second page of a session, whose URL holds the id."""
+    site = Site(find_id, **options)
+    id = site.get("/", "save").header("X-Session-Id")
+    urls = {"query:sid": f"/p?sid={id}", "path:~": f"/~{id}/p", "param:sid": f"/p;sid={id}"}
+    return id, site.get(urls[find_id], how, headers=headers)
+
+
+@pytest.mark.parametrize("how", ["read", "nothing"])
+@pytest.mark.parametrize("carrier", ["query:sid", "path:~", "param:sid"])
+@pytest.mark.parametrize("case", REPORTING)
+def test_no_other_origin_is_sent_reports_about_a_page_with_an_id(caplog, case, carrier, how):
+    id, answer = reported(REPORTING[case], how, carrier)
+    assert "collector" not in str(answer.headers)
+    assert "before" not in str(answer.headers)
+    (found,) = leaks(caplog)
+    assert found.startswith("in reports to another origin, by the header ")
+    assert id not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "left"),
+    [
+        ("Content-Security-Policy", f"img-src a; report-uri {AWAY}; b c", "img-src a; b c"),
+        ("Content-Security-Policy", f"report-uri /r {AWAY}; a b", "report-uri /r; a b"),
+        ("Content-Security-Policy", f"report-uri {AWAY}", None),
+        ("Reporting-Endpoints", f'a="/r", b="{AWAY}",c="//{HOST}/r"', f'a="/r",c="//{HOST}/r"'),
+    ],
+)
+def test_what_leads_home_and_what_else_a_policy_says_stays(name, given, left):
+    _, answer = reported([(name, given)])
+    assert answer.header(name) == left
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Security-Policy", f"default-src 'self' {AWAY}; report-uri /r http://{HOST}/r")],
+        [
+            ("Content-Security-Policy", "default-src 'self'; report-to home"),
+            ("NEL", '{"report_to": "old", "max_age": 9}'),
+            ("Report-To", '{"group": "old", "max_age": 9, "endpoints": [{"url": "/r"}]}'),
+            ("Reporting-Endpoints", f'home="http://{HOST}/r"'),
+        ],
+        [("NEL", '{"report_to": "before", "max_age": 0}'), ("Report-To", '{"max_age": 0}')],
+    ],
+)
+def test_reports_to_the_own_origin_stay_as_they_are(caplog, headers):
+    _, answer = reported(headers)
+    assert [pair for pair in answer.headers if pair in headers] == headers
+    assert leaks(caplog) == []
+
+
+def test_a_report_says_where_a_visitor_came_from(caplog):
+    """A page without an id, behind one that had it in its URL."""
+    site = Site("query:sid")
+    id = site.get("/", "save").header("X-Session-Id")
+    for case in ("report-uri", "endpoints"):
+        before = f"http://{HOST}/p?sid={id}"
+        answer = site.get("/", headers=REPORTING[case], HTTP_REFERER=before)
+        assert "collector" not in str(answer.headers)
+
+
+@pytest.mark.parametrize("case", REPORTING)
+def test_a_page_without_an_id_is_told_nothing_but_what_would_hold_for_pages_to_come(case):
+    headers = Site("query:sid").get("/", headers=REPORTING[case]).headers
+    lasting = case in ("report-to", "one group of two", "network errors")
+    assert [pair for pair in headers if pair in REPORTING[case]] == (
+        [] if lasting else REPORTING[case]
+    )
+
+
+def test_ids_in_headers_leave_reports_alone():
+    site = Site("header")
+    for do in ("save", ""):
+        for case in REPORTING.values():
+            assert set(case) <= set(site.get("/", do, headers=case).headers)
+
+
+def test_a_guard_that_raises_raises_for_reports_too():
+    from nocookie import IdLeak
+
+    with pytest.raises(IdLeak, match="Content-Security-Policy"):
+        reported(REPORTING["report-uri"], leak_guard="raise")
+    _, answer = reported(REPORTING["report-uri"], leak_guard="off")
+    assert "collector" not in str(answer.headers)

@@ -23,10 +23,13 @@ class Page:
         self.options = {"find_id": find_id, "rewrite": rewrite, **options}
         self.own = []
 
-    def visit(self, markup, headers=(), until=None):
+    def visit(self, markup, headers=(), until=None, outside=False):
         """Show the page, wait for what it does, and leave for the other origin. Return what that
-        was told with an id in it."""
+        was told with an id in it. With *outside* the headers are set behind the middleware's
+        back."""
         there = self.elsewhere.origin
+
+        head = [(name, value.replace("{}", there)) for name, value in headers]
 
         def application(environ, start_response):
             own = f"http://{environ['HTTP_HOST']}"
@@ -35,14 +38,22 @@ class Page:
                 return [b"<!doctype html><h1>own</h1>"]
             session["visits"] = session.get("visits", 0) + 1
             session.save()
-            head = [(name, value.replace("{}", there)) for name, value in headers]
-            start_response("200 OK", [*HTML, *head])
-            page = f"<!doctype html><h1>{session['visits']}</h1>" 
+            start_response("200 OK", [*HTML, *([] if outside else head)])
+            page = f"<!doctype html><h1>{session['visits']}</h1>"
             page += markup.replace("{}", there).replace("{own}", own)
             links = f'<a href="{session.url("/")}">again</a> <a href="{there}/last">last</a>'
             return [(page + links).encode()]
 
-        with Site(SessionMiddleware(application, use_cookies=False, **self.options)) as site:
+        app = with_head = SessionMiddleware(application, use_cookies=False, **self.options)
+        if outside:
+
+            def with_head(environ, start_response):
+                def start(status, given, exc_info=None):
+                    return start_response(status, [*given, *head], exc_info)
+
+                return app(environ, start)
+
+        with Site(with_head) as site:
             visit = Visit(self.chromium, site, None)
             # By hand: a base may lead the link that says "again" astray.
             visit.start("/")
@@ -77,3 +88,39 @@ def test_a_raw_nul_before_an_own_url_below_a_foreign_base_tells_the_base_nothing
     assert page.visit(f'<base href="{{}}/">{frame}', until=page.asked_more_than(0)) == []
 
 
+# -- reports -------------------------------------------------------------------------------------
+
+#: By CSP's own directive. To endpoints of the Reporting API browsers send by HTTPS only; what becomes
+#: of those is in tests/test_links.py.
+VIOLATION = '<img src="/forbidden.png">'
+REPORTS = {
+    "report-uri": [("Content-Security-Policy", "img-src 'none'; report-uri {}/csp")],
+    "report only": [("Content-Security-Policy-Report-Only", "img-src 'none'; report-uri {}/csp")],
+}
+
+
+def reports(page, what, outside):
+    until = page.asked_more_than(0) if outside else rest
+    return page.visit(VIOLATION, REPORTS[what], until, outside)
+
+
+def rest(visit):
+    """Let a browser that has nothing to send have the time to send it."""
+    visit.chromium.wait(lambda driver: driver.execute_script(WAITED))
+
+
+#: True a second after it was asked first.
+WAITED = """
+if (!window.asked) window.asked = performance.now();
+return performance.now() - window.asked > 1000"""
+
+
+@pytest.mark.parametrize("what", REPORTS)
+def test_a_report_goes_to_no_other_origin(page, what):
+    assert reports(page, what, outside=False) == []
+
+
+@pytest.mark.parametrize("what", REPORTS)
+def test_one_whose_policy_we_do_not_see_tells_the_id(chromium, elsewhere, what):
+    page = Page(chromium, elsewhere, Query())
+    assert "/csp" in reports(page, what, outside=True)
