@@ -1,6 +1,7 @@
 """Ids on links: which responses get them, and where they never go."""
 
 import io
+import json
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
@@ -793,6 +794,12 @@ def test_a_page_that_is_only_looked_at_goes_out_as_it_was(new_id, how, cached):
 # -- reports to other origins
 
 AWAY = "https://collector.example/r"
+
+
+def group(name, *urls):
+    return json.dumps({"group": name, "max_age": 9, "endpoints": [{"url": url} for url in urls]})
+
+
 REPORTING = {
     "report-uri": [("Content-Security-Policy", f"default-src 'self'; report-uri {AWAY}")],
     "report only": [("content-security-policy-report-only", f"img-src x;REPORT-URI\t{AWAY} ;a b")],
@@ -803,15 +810,9 @@ REPORTING = {
     ],
     "a group of before": [("Content-Security-Policy", "default-src 'self'; report-to before")],
     "endpoints": [("Reporting-Endpoints", f'default="{AWAY}"')],
-    "endpoints in an odd form": [("Reporting-Endpoints", f'default="\\/\\/collector.example/r"')],
-    "report-to": [("Report-To", '{"max_age": 9, "endpoints": [{"url": "%s"}]}' % AWAY)],
-    "one group of two": [
-        (
-            "Report-To",
-            '{"group": "home", "max_age": 9, "endpoints": [{"url": "/r"}]},'
-            '{"group": "away", "max_age": 9, "endpoints": [{"url": "/r"}, {"url": "%s"}]}' % AWAY,
-        )
-    ],
+    "endpoints in an odd form": [("Reporting-Endpoints", 'default="\\/\\/collector.example/r"')],
+    "report-to": [("Report-To", group("default", AWAY))],
+    "one group of two": [("Report-To", f"{group('home', '/r')}, {group('away', '/r', AWAY)}")],
     "network errors": [("NEL", '{"report_to": "before", "max_age": 9}')],
 }
 

@@ -1,5 +1,5 @@
-"""Every way that a browser has to tell another origin the address of a page, in a real one: none
-tells an id where pages are rewritten. Where a page goes out as it is, some do, so each test can fail.
+"""The ways that a browser has to tell another origin the address of a page, in a real browser: no id
+is told where pages are rewritten. Where they go out as they are it is, so each test can fail.
 """
 
 import pytest
@@ -90,8 +90,8 @@ def test_a_raw_nul_before_an_own_url_below_a_foreign_base_tells_the_base_nothing
 
 # -- reports -------------------------------------------------------------------------------------
 
-#: By CSP's own directive. To endpoints of the Reporting API browsers send by HTTPS only; what becomes
-#: of those is in tests/test_links.py.
+#: By CSP's own directive. Endpoints of the Reporting API are asked by HTTPS only: what becomes of
+#: those is in tests/test_links.py.
 VIOLATION = '<img src="/forbidden.png">'
 REPORTS = {
     "report-uri": [("Content-Security-Policy", "img-src 'none'; report-uri {}/csp")],
