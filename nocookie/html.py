@@ -57,6 +57,7 @@ from nocookie.markup import (
 )
 from nocookie.places import Base, Edits
 from nocookie.plain import plain_markup
+from nocookie.policies import STRICT, lax_css, tightened_html
 from nocookie.rewriting import Scope
 
 __all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable"]
@@ -118,12 +119,13 @@ def is_rewritable(status: str, headers: Iterable[tuple[str, str]]) -> bool:
 _LINKS: Final = {b"a": b"href", b"area": b"href", b"iframe": b"src", b"frame": b"src"}
 _SUBMITTERS: Final = frozenset(b"button input select textarea".split())
 _EDITED: Final = frozenset((*_LINKS, *_SUBMITTERS, b"base", b"form", b"meta"))
-#: An attribute by which any element may have a browser tell more than we do.
-_POLICY: Final = re.compile(rb"(?i)referrerpolicy")
+#: An attribute by which any element may have a browser tell more than we do; in svg, any that may
+#: hold a function of CSS.
+_POLICY: Final = re.compile(rb"(?i)referrerpolicy|style|srcdoc")
+_POLICY_IN_SVG: Final = re.compile(rb"(?i)referrerpolicy|style|srcdoc|[(&]")
 #: Referrer policies (W3C) by which another origin is told the page's whole URL; `always` is what
 #: the first was called once.
 _LAX: Final = frozenset({"unsafe-url", "no-referrer-when-downgrade", "always"})
-_STRICT: Final = b"same-origin"
 _BLANK: Final = "".join(map(chr, range(0x21)))
 _WORDS: Final = re.compile(r"[^\t\n\f\r ,]+")
 _ABSOLUTE: Final = re.compile(r"[\x00-\x20]*[A-Za-z][A-Za-z0-9+.-]*:")
@@ -324,11 +326,16 @@ class HtmlRewriter:
             self._waiting_size = 0
             self._copied = self._ghost
             self._keep(buffer, self._scan(buffer))
+        tail = self._buffer[self._ghost :]
+        if self._raw == b"style" and not self._off:
+            self._copied = 0
+            self._in_style(tail, 0, len(tail), is_whole=True)
+            tail = tail[self._copied :]
         end = self._offset + len(self._buffer)
         for form in self._pending:
             form.decide(not self._off and end - form.start <= self._form_limit)
         self._pending.clear()
-        self._out.append(self._buffer[self._ghost :])
+        self._out.append(tail)
         self._buffer, self._off = b"", True
         return self._flushed()
 
@@ -587,11 +594,21 @@ class HtmlRewriter:
         end = ends[raw].search(buffer, at)
         if end is None:
             tail = buffer.find(b"<", max(at, len(buffer) - RAW_TAIL))
-            return len(buffer) if tail < 0 else tail
+            stop = len(buffer) if tail < 0 else tail
+            return self._in_style(buffer, at, stop) if raw == b"style" else stop
+        if raw == b"style":
+            self._in_style(buffer, at, end.start(), is_whole=True)
         if self._in_noscript and end[1]:
             self._give_up()
         self._raw = None
         return end.start()
+
+    def _in_style(self, buffer: bytes, at: int, stop: int, *, is_whole: bool = False) -> int:
+        """Tighten the policies in a style sheet; return up to where it has been seen."""
+        spans, seen = lax_css(buffer, at, stop, is_whole=is_whole)
+        for start, end in spans:
+            self._replace(buffer, start, end, STRICT.encode())
+        return seen
 
     def _in_script(self, buffer: bytes, at: int) -> int:
         if self._in_noscript:
@@ -623,6 +640,8 @@ class HtmlRewriter:
         if end - at <= self._tag_limit:
             if PLAIN_END[name].match(buffer, end):
                 self._plain = None
+                if name == b"style":
+                    self._in_style(buffer, at, end, is_whole=True)
                 return end
             # What is cut short in a mark is shorter than the longest.
             rest = buffer[end : end + 16].lower()
@@ -650,11 +669,36 @@ class HtmlRewriter:
         # A tag that began before the buffer, or is too long, has an effect but is not edited.
         is_seen = start >= self._ghost and end - start <= self._tag_limit
         attributes = None
-        if is_seen and (name in _EDITED or _POLICY.search(buffer, start, end)):
+        policy = _POLICY_IN_SVG if self._foreign or name == b"svg" else _POLICY
+        if is_seen and (name in _EDITED or policy.search(buffer, start, end)):
             attributes = self._attributes(buffer, tag)
         self._follow(name, buffer, tag)
+        styles = self._tightened_styles(buffer, attributes or {})
+        if not styles or name in _LINKS or name not in _EDITED:
+            self._on_start_tag(name, buffer, tag, attributes, styles)
+            return
+        # Rare. What else is to be edited is edited in the tag as it is then.
+        self._out.append(buffer[self._copied : start])
+        tight = buffer[start:end]
+        for first, last, new in sorted(styles, reverse=True):
+            tight = tight[: first - start] + new + tight[last - start :]
+        again = TAG.match(tight)
+        assert again is not None
+        self._copied, self._offset = 0, self._offset + start
+        self._on_start_tag(name, tight, again, self._attributes(tight, again), [])
+        self._out.append(tight[self._copied :])
+        self._copied, self._offset = end, self._offset - start
+
+    def _on_start_tag(
+        self,
+        name: bytes,
+        buffer: bytes,
+        tag: re.Match[bytes],
+        attributes: dict[bytes, Attribute] | None,
+        styles: list[tuple[int, int, bytes]],
+    ) -> None:
         if name == b"base":
-            self._on_base(buffer, attributes)
+            self._on_base(buffer, tag, attributes)
         elif name == b"form":
             self._on_form(buffer, tag, attributes)
         elif attributes is None:
@@ -665,9 +709,10 @@ class HtmlRewriter:
         elif name == b"meta":
             self._on_meta(buffer, attributes)
         elif name in _LINKS:
-            self._on_link(name, buffer, attributes)
+            self._on_link(name, buffer, attributes, styles)
         else:
-            for edit in self._tightened(buffer, attributes.get(b"referrerpolicy")):
+            styles += self._tightened(buffer, attributes.get(b"referrerpolicy"))
+            for edit in sorted(styles):
                 self._replace(buffer, *edit)
 
     def _follow(self, name: bytes, buffer: bytes, tag: re.Match[bytes]) -> None:
@@ -749,8 +794,16 @@ class HtmlRewriter:
 
     # --- Links ------------------------------------------------------------------------------
 
-    def _on_link(self, name: bytes, buffer: bytes, attributes: dict[bytes, Attribute]) -> None:
-        edits = self._tightened(buffer, attributes.get(b"referrerpolicy"))
+    def _on_link(
+        self,
+        name: bytes,
+        buffer: bytes,
+        attributes: dict[bytes, Attribute],
+        edits: list[tuple[int, int, bytes]],
+    ) -> None:
+        edits += self._tightened(buffer, attributes.get(b"referrerpolicy"))
+        if name == b"iframe" and b"srcdoc" in attributes:
+            edits += self._tightened_document(buffer, attributes[b"srcdoc"])
         attribute = attributes.get(_LINKS[name])
         if attribute is None and name == b"a" and self._is_unsure:
             attribute = attributes.get(b"xlink:href")
@@ -760,7 +813,7 @@ class HtmlRewriter:
             is_told = ping is not None and self._pings_abroad(buffer, ping)
             if ping is not None and is_told and self._scope.has_id(text):
                 # It tells the link's URL, and by plain HTTP the page's too.
-                edits.append((ping.start, ping.end, b"" if ping.kind in (b'"', b"'") else b'""'))
+                edits.append(_emptied(ping))
                 is_told = False
             if not is_told:
                 edits += self._link_edits(name, buffer, attribute, text, marks)
@@ -799,7 +852,38 @@ class HtmlRewriter:
         """Return what keeps the page's URL from other origins, if this policy does not."""
         if policy is None or not _is_lax(buffer, policy):
             return []
-        return [(policy.start, policy.end, _STRICT)]
+        return [(policy.start, policy.end, STRICT.encode())]
+
+    def _tightened_styles(
+        self, buffer: bytes, attributes: dict[bytes, Attribute]
+    ) -> list[tuple[int, int, bytes]]:
+        """Return the same for what is CSS in attributes."""
+        edits = []
+        for name, attribute in attributes.items():
+            if name != b"style" and not self._foreign:
+                continue
+            text, marks = decoded(buffer[attribute.start : attribute.end])
+            spans, _ = lax_css(text.encode("latin-1"), 0, len(text), is_whole=True)
+            if spans:
+                changes = [(start, end, STRICT) for start, end in spans]
+                found = written(buffer, attribute, text, marks, changes)
+                edits.append(found or _emptied(attribute))
+        return edits
+
+    def _tightened_document(
+        self, buffer: bytes, attribute: Attribute
+    ) -> list[tuple[int, int, bytes]]:
+        """Return the same for a document in an attribute."""
+        text, marks = decoded(buffer[attribute.start : attribute.end])
+        tight = tightened_html(text)
+        if tight == text:
+            return []
+        if tight is not None:
+            found = written(buffer, attribute, text, marks, [(0, len(text), tight)])
+            if found is not None:
+                return [found]
+        self._on_leak("in a Referer: by a policy in the document of a frame")
+        return [_emptied(attribute)]
 
     def _on_meta(self, buffer: bytes, attributes: dict[bytes, Attribute]) -> None:
         content = attributes.get(b"content")
@@ -821,7 +905,9 @@ class HtmlRewriter:
         elif edits is None:
             self._look_for_leak(text, b"meta")
 
-    def _on_base(self, buffer: bytes, attributes: dict[bytes, Attribute] | None) -> None:
+    def _on_base(
+        self, buffer: bytes, tag: re.Match[bytes], attributes: dict[bytes, Attribute] | None
+    ) -> None:
         if attributes is None:
             self._give_up()
             return
@@ -836,7 +922,9 @@ class HtmlRewriter:
         if self._relied is not None and not _is_harmless(scope, self._relied):
             # The links above have gone out with the id, and would follow this base.
             self._on_leak("a base behind links")
-            self._replace(buffer, href.at, href.at, b"data-")
+            for each in ATTRIBUTES.finditer(buffer, tag.end(2), tag.end()):
+                if each[1].lower() == b"href":  # the next one would count without the first
+                    self._replace(buffer, each.start(1), each.start(1), b"data-")
             return
         if self._has_base or not is_sure or self._is_blind:
             self._is_blind = True
@@ -1099,6 +1187,10 @@ def _is_lax(buffer: bytes, policy: Attribute) -> bool:
     """
     words = _WORDS.findall(decoded(buffer[policy.start : policy.end])[0].lower())
     return not _LAX.isdisjoint(words)
+
+
+def _emptied(attribute: Attribute) -> tuple[int, int, bytes]:
+    return attribute.start, attribute.end, b"" if attribute.kind in (b'"', b"'") else b'""'
 
 
 def _is_harmless(scope: Scope, relied: Base) -> bool:

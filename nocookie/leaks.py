@@ -72,7 +72,8 @@ def is_html(reply: Reply) -> bool:
 #: says them. A look only, beside what `nocookie.html` reads: the first two are found quickly.
 _LAX: Final = (b"unsafe-url", b"no-referrer-when-downgrade")
 _SAYS_LAX: Final = re.compile(
-    rb"(?i)(?:content|referrerpolicy)[\t\n\f\r ]{0,9}=[\t\n\f\r ]{0,9}[\"']?[a-z, -]{0,80}?"
+    rb"(?i)(?:(?:content|referrerpolicy)[\t\n\f\r ]{0,9}=[\t\n\f\r ]{0,9}"
+    rb"(?:[\"']|&quot;|&#39;|&#34;)?[a-z, -]{0,80}?|referrer-policy\([\t\n\f\r ]{0,9})"
     rb"(?:unsafe-url|no-referrer-when-downgrade)"
 )
 

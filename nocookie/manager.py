@@ -49,6 +49,7 @@ from nocookie.links import (
     strip_head,
 )
 from nocookie.options import resolve
+from nocookie.policies import tightened_link
 from nocookie.reporting import keep_reports, says_where
 from nocookie.request import Deployment, Request, ids_taken
 from nocookie.rewriting import Scope
@@ -493,6 +494,9 @@ def _keep_in(reply: Reply, in_url: bool) -> None:
     for pair in reply.headerlist:
         name = pair[0].lower()
         if name == "cache-control":
+            continue
+        if in_url and name == "link":
+            kept.append((pair[0], tightened_link(pair[1])))
             continue
         if in_url and name == "referrer-policy":
             if pair[1].lower() not in _STRICT_REFERRER:

@@ -12,6 +12,7 @@ from html.entities import html5
 from typing import Final, NamedTuple
 
 from nocookie.places import Edits, edited
+from nocookie.policies import CALM_STYLE
 
 __all__ = [
     "ATTRIBUTES",
@@ -68,7 +69,8 @@ _ANY_REST: Final = _REST % (b"", b"", _NAMELESS)
 #: Not before an attribute that may have a browser tell more of the page's URL than its origin.
 UNTOLD: Final = (
     rb"(?!(?i:referrerpolicy)(?!=[\"'](?:no-referrer|same-origin|(?:strict-)?origin"
-    rb"(?:-when-cross-origin)?)[\"'])[\t\n\f\r />=])"
+    rb"(?:-when-cross-origin)?)[\"'])[\t\n\f\r />=]"
+    rb"|(?i:srcdoc)[\t\n\f\r />=]|(?i:style)(?!=%s)[\t\n\f\r />=])" % CALM_STYLE
 )
 _UNTOLD_REST: Final = _REST % (UNTOLD, UNTOLD, _NAMELESS)
 _COMMENT: Final = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
@@ -123,10 +125,11 @@ DULL_QUICKLY: Final = (
     rb"<(?:/(?:div|span|p|li|[a-eg-lo-ru-z][a-z0-9-]*+|t[drh]|strong|section|small|table|nav|main"
     rb"|footer|DIV|SPAN|P|LI|[A-EG-LO-RU-Z][A-Z0-9-]*+|T[DRH]|TABLE)>"
     rb"|(?:div|p|span|img|[dghj-loqrvwyz][a-z0-9-]*+|t[drh]|ul|b(?:r|ody)|section|nav|main|footer)"
-    rb"(?:\ [a-qs-z][a-z-]*+=%s)*+>"
+    rb"(?:\ (?:[a-qt-z][a-z-]*+=%s|s(?:tyle=%s|(?!tyle=|rcdoc=)[a-z-]*+=%s)))*+>"
     rb"|(?:DIV|P|SPAN|IMG|[DGHJ-LOQRVWYZ][A-Z0-9-]*+|T[DRH]|UL|B(?:R|ODY))"
-    rb"(?:\ [A-QS-Z][A-Z-]*+%s)*+>"
-    rb"|!(?:--(?!-?>)[^-]*+-->|(?i:doctype)[^>]*+>))[^<]*+|[^<]++" % (_QUOTED, IS_QUOTED)
+    rb"(?:\ [A-QT-Z][A-Z-]*+%s)*+>"
+    rb"|!(?:--(?!-?>)[^-]*+-->|(?i:doctype)[^>]*+>))[^<]*+|[^<]++"
+    % (_QUOTED, CALM_STYLE, _QUOTED, IS_QUOTED)
 )
 _DULL_NAME: Final = rb"(?:[dghj-loqrvwyzDGHJ-LOQRVWYZ][a-zA-Z0-9-]*+|p|span|t[drh]|ul|img|br)"
 #: Text in an element that would be opened again if it were left open. Said for each name: a group

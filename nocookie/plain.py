@@ -23,6 +23,7 @@ from typing import Final
 
 from nocookie.markup import DULL_QUICKLY, DULL_SLOWLY, IS_QUOTED, UNTOLD
 from nocookie.places import InParameter, InQuery, InSegment
+from nocookie.policies import CALM_CSS
 from nocookie.rewriting import Scope
 
 __all__ = ["plain_markup"]
@@ -50,7 +51,8 @@ def _attributes_but(*names: str) -> str:
 
 def _common_attributes_but(*names: str) -> str:
     """Return the same in the common ways, if not even the first letter is that of a name."""
-    first = {letter for name in (*names, "referrerpolicy") for letter in (name[0], name[0].upper())}
+    names = (*names, "referrerpolicy", "style")
+    first = {letter for name in names for letter in (name[0], name[0].upper())}
     letters = "".join(letter for letter in ascii_letters if letter not in first)
     return rf"(?:\ [{letters}][a-zA-Z-]*+{IS_QUOTED.decode()})*+"
 
@@ -76,8 +78,9 @@ _SCRIPT: Final = (
     rf"{_one_of('script')}{_ATTRIBUTES}>(?:[^<]++|<(?!!--|/?(?i:script)))*+</(?i:script)>"
 )
 _TEXT: Final = "|".join(
-    rf"{_one_of(name)}{_ATTRIBUTES}>[^<]*+</(?i:{name})>" for name in ("style", "title", "textarea")
+    rf"{_one_of(name)}{_ATTRIBUTES}>[^<]*+</(?i:{name})>" for name in ("title", "textarea")
 )
+_STYLE: Final = rf"{_one_of('style')}{_ATTRIBUTES}>{CALM_CSS.decode()}</(?i:style)>"
 _META: Final = rf"""{_one_of("meta")}(?:{_SPACE}++(?:
     {_UNTOLD}(?!(?:{_one_of("http-equiv", "name")}){_NAME_ENDS}){_ATTRIBUTE}
     |{_one_of("name")}=(?:"(?!(?i:referrer)")[\w:.-]*+"|'(?!(?i:referrer)')[\w:.-]*+')))*+{_END}"""
@@ -88,7 +91,7 @@ _SELECT: Final = rf"""{_one_of("select")}{_ATTRIBUTES}>
     (?:[^<]++|<(?i:option|optgroup){_ATTRIBUTES}>|</(?i:option|optgroup)>)*+</(?i:select)>"""
 #: All of that, and what means nothing anywhere, up to a link.
 _DULL: Final = rf"""(?:{DULL_QUICKLY.decode()}|(?!<[aA]{_SPACE})(?:
-    <(?:{_SCRIPT}|{_TEXT}|{_META}|{_CONTROL}|{_SELECT})|{DULL_SLOWLY.decode()}))*+"""
+    <(?:{_SCRIPT}|{_STYLE}|{_TEXT}|{_META}|{_CONTROL}|{_SELECT})|{DULL_SLOWLY.decode()}))*+"""
 
 
 # --- What does ----------------------------------------------------------------------------------

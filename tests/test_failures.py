@@ -5,6 +5,7 @@ import os
 
 import pytest
 from helpers import CountingStore, serve
+from webob import Request
 
 from nocookie import SessionGone, SessionMiddleware, StoreError, session
 
@@ -297,3 +298,29 @@ def test_a_500_that_a_framework_made_of_our_error_is_ours_again(
     answer = serve(middleware, id)
     assert answer.status.startswith(status)
     assert b"saved" not in answer.body
+
+
+@pytest.mark.parametrize("find_id", ["query:sid", "path:~", "param:sid"])
+@pytest.mark.parametrize("call", ["load", "save"])
+def test_an_answer_of_ours_to_an_id_in_the_url_tells_no_other_origin_of_it(store, call, find_id):
+    id = known_id(store)
+    app = SessionMiddleware(returning_a_list, use_cookies=False, type=store, find_id=find_id)
+    urls = {"query:sid": f"/?sid={id}", "path:~": f"/~{id}/", "param:sid": f"/x;sid={id}"}
+    store.fail(call)
+    answer = serve(app, environ=Request.blank(urls[find_id]).environ)
+    assert answer.status.startswith("503 ")
+    assert answer.header("Referrer-Policy") == "same-origin"
+
+
+def test_one_without_needs_to_say_nothing(store):
+    store.fail("create")
+    assert serve(wrap(returning_a_list, store)).header("Referrer-Policy") is None
+
+
+def test_a_refusal_tells_no_other_origin_either(store):
+    app = SessionMiddleware(
+        returning_a_list, use_cookies=False, type=store, find_id="query:sid", on_unknown="error"
+    )
+    answer = serve(app, environ=Request.blank(f"/?sid={'A' * 43}").environ)
+    assert answer.status.startswith("404 ")
+    assert answer.header("Referrer-Policy") == "same-origin"

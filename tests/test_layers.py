@@ -24,7 +24,7 @@ LAYERS = [
     ["nocookie.logs", "nocookie.request"],
     ["nocookie.codecs"],
     ["nocookie.options"],
-    ["nocookie.places"],
+    ["nocookie.places", "nocookie.policies"],
     ["nocookie.rewriting", "nocookie.markup"],
     ["nocookie.plain"],
     ["nocookie.html"],

