@@ -1,20 +1,36 @@
 """The leak guard: a live id on its way to where it must not go, whoever put it there.
 
-Four ways out are watched: a URL of another origin in a header, a header that is no place for an
-id, a body that public caches may keep, and a page that has browsers tell other origins its URL.
+Six ways out are watched: a URL of another origin in a header, a header that is no place for an
+id, a body that public caches may keep, a page that has browsers tell other origins its URL, a
+field of a form that goes to another origin, and a page with the id of another visitor.
 What a page's links say is the business of `nocookie.html`, which reads them as a browser would.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Container, Iterable
+from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import Final
 
-from nocookie.carriers import Reply
+from nocookie.carriers import BodyFilter, Reply, UrlCarrier
+from nocookie.ids import GRAMMAR
+from nocookie.places import InParameter, InQuery, InSegment
 from nocookie.rewriting import Scope
 
-__all__ = ["BodyWatch", "is_html", "is_publicly_cacheable", "leak_in_head", "tells_others"]
+__all__ = [
+    "BodyWatch",
+    "FormWatch",
+    "PlacedIds",
+    "Watched",
+    "is_html",
+    "is_publicly_cacheable",
+    "leak_in_head",
+    "speaks_to_caches",
+    "tells_others",
+]
 
 #: Headers that hold URLs, with what finds those in their values.
 _ADDRESSES: Final = {
@@ -27,6 +43,10 @@ _ADDRESSES: Final = {
 #: What lets a cache keep a response for others than the one who asked (RFC 9111, 5.2.2).
 _PUBLIC: Final = frozenset({"public", "s-maxage"})
 _PRIVATE: Final = frozenset({"private", "no-store"})
+_KEPT: Final = frozenset({"public", "max-age", "s-maxage"})
+
+#: Beside `Cache-Control` and its like for some caches, as `CDN-Cache-Control`.
+_TO_CACHES: Final = frozenset({"edge-control", "expires", "surrogate-control", "x-accel-expires"})
 
 
 def leak_in_head(
@@ -49,15 +69,39 @@ def leak_in_head(
     return None
 
 
+def speaks_to_caches(name: str) -> bool:
+    """Whether a header, in lower case, says how long a response may be kept: to every cache, or to
+    some, for which it then counts more than what all are told (RFC 9213)."""
+    return name.endswith("cache-control") or name in _TO_CACHES
+
+
 def is_publicly_cacheable(reply: Reply) -> bool:
     """Whether the response invites caches to keep it for everybody."""
-    words = {
-        word.partition("=")[0].strip().lower()
-        for name, value in reply.headerlist
-        if name.lower() == "cache-control"
-        for word in value.split(",")
-    }
-    return not _PUBLIC.isdisjoint(words) and _PRIVATE.isdisjoint(words)
+    is_private = is_public = is_targeted = False
+    expires = None
+    for name, value in reply.headerlist:
+        kind = name.lower()
+        if not speaks_to_caches(kind):
+            continue
+        words = {word.partition("=")[0].strip().lower() for word in value.split(",")}
+        if kind == "cache-control":
+            is_private |= not _PRIVATE.isdisjoint(words)
+            is_public |= not _PUBLIC.isdisjoint(words)
+        elif kind == "expires":
+            expires = value
+        elif kind == "x-accel-expires":
+            is_targeted |= value.strip() not in ("0", "off")
+        else:
+            # What is for shared caches only needs not say that it is public.
+            is_targeted |= _PRIVATE.isdisjoint(words) and bool(words & _KEPT)
+    return is_targeted or (not is_private and (is_public or _is_to_come(expires)))
+
+
+def _is_to_come(date: str | None) -> bool:
+    try:
+        return date is not None and parsedate_to_datetime(date).timestamp() > time.time()
+    except (ValueError, OverflowError):
+        return False
 
 
 def is_html(reply: Reply) -> bool:
@@ -111,3 +155,160 @@ class BodyWatch:
 
     def close(self) -> bytes:
         return b""
+
+
+class Watched:
+    """A body goes through a filter, and what comes out of it by one that only looks."""
+
+    def __init__(self, first: BodyFilter, looking: BodyFilter) -> None:
+        self.changes = first.changes
+        self._first = first
+        self._looking = looking
+
+    def feed(self, data: bytes) -> bytes:
+        return self._looking.feed(self._first.feed(data))
+
+    def close(self) -> bytes:
+        return self._looking.feed(self._first.close())
+
+
+# --- The ids of other visitors ------------------------------------------------------------------
+
+#: How far before an id its URL is looked for.
+_URL_REACH: Final = 256
+_before_url: Final = re.compile(rb"[^\"'<>()\s]*+\Z")
+_unquoted: Final = re.compile(rb"[A-Za-z-]++=(?=/|https?:|\Z)")
+
+
+class PlacedIds:
+    """Finds ids of ours by where they stand: where one of our carriers puts them.
+
+    What merely looks like one is none: a key's thumbprint and a challenge of OAuth do, too.
+    *is_ours* says what we may have issued. Where that is by the grammar only (*signed* is false),
+    the URL has to be of the own origin.
+    """
+
+    #: What is looked for is not longer than this.
+    reach = _URL_REACH + 128
+
+    def __init__(
+        self, carriers: Iterable[UrlCarrier], is_ours: Callable[[str], bool], *, signed: bool
+    ) -> None:
+        self._is_ours = is_ours
+        self._signed = signed
+        self._places: list[tuple[bytes, re.Pattern[bytes], bool]] = []
+        for carrier in carriers:
+            place = carrier.where
+            if isinstance(place, InSegment):
+                needle, before = f"/{place.mark}".encode(), rb""
+            elif isinstance(place, InQuery):
+                needle, before = f"{place.name}=".encode(), rb"[?&;]"
+            elif isinstance(place, InParameter):
+                needle, before = f";{place.name}=".encode(), rb""
+            else:
+                continue
+            pattern = rb"%s%s(%s)(?=[^A-Za-z0-9_-])" % (before, re.escape(needle), GRAMMAR.encode())
+            self._places.append((needle, re.compile(pattern), isinstance(place, InSegment)))
+
+    def other_than(self, known: Container[str], text: bytes, scope: Scope) -> str | None:
+        """Return an id in a text that is none of those *known*."""
+        for needle, pattern, is_path in self._places:
+            if needle not in text:  # quickly done with, as a rule
+                continue
+            for found in pattern.finditer(text):
+                id = found[1].decode()
+                if id in known or not self._is_ours(id):
+                    continue
+                if self._signed or _is_home(text, found.start(), scope, is_path):
+                    return id
+        return None
+
+
+def _is_home(text: bytes, end: int, scope: Scope, is_path: bool) -> bool:
+    """Whether the URL that ends here is of the own origin; of a path, the mount itself."""
+    start = max(end - _URL_REACH, 0)
+    before = _before_url.search(text, start, end)
+    assert before is not None
+    if before.start() == start > 0:
+        return False  # longer than we look
+    url = before[0]
+    if named := _unquoted.match(url):
+        url = url[named.end() :]
+    if not is_path:
+        return scope.stays(url.decode("latin-1"))
+    mount = "".join(f"/{part}" for part in scope.mount).encode()
+    return url == mount or (url.endswith(mount) and url[: len(url) - len(mount)] in scope.roots)
+
+
+# --- Forms --------------------------------------------------------------------------------------
+
+_FORM_REACH: Final = 2048
+_ACTION_WORDS: Final = (b"action", b"Action", b"ACTION")
+_form_tags: Final = re.compile(
+    rb"(?i)<(/?)(form|input|button|textarea|option)(?=[\t\n\f\r />])([^<>]*+)(>[^<]*+)?"
+).finditer
+_VALUE: Final = rb"[\t\n\f\r ]*+=[\t\n\f\r ]*+(\"[^\"]*+|'[^']*+|[^\t\n\f\r >]*+)"
+_action: Final = re.compile(rb"(?i)[\t\n\f\r /\"'](?:form)?action" + _VALUE).search
+_value: Final = re.compile(rb"(?i)[\t\n\f\r /\"']value" + _VALUE).search
+
+
+class FormWatch:
+    """A page passes through, and *leak* is called once if a form that leads to another origin has
+    a field with one of these ids in it.
+
+    A look only: it reads tags as they are commonly written.
+    """
+
+    changes = False
+
+    def __init__(
+        self, ids: Iterable[str], is_own: Callable[[str], bool], leak: Callable[[], None]
+    ) -> None:
+        self._ids = [id.encode() for id in ids]
+        self._is_own = is_own
+        self._leak: Callable[[], None] | None = leak
+        self._tail = b""
+        #: Of the form that is open: whether it leads to another origin, whether an id is in it.
+        self._leads_away = self._has_id = False
+
+    def feed(self, data: bytes) -> bytes:
+        if self._leak is not None:
+            seen = self._tail + data
+            done = 0
+            if self._leads_away or self._has_id or any(word in seen for word in _ACTION_WORDS):
+                done = self._look(seen)
+            self._tail = seen[max(done, len(seen) - _FORM_REACH) :]
+        return data
+
+    def close(self) -> bytes:
+        return b""
+
+    def _look(self, seen: bytes) -> int:
+        """Return up to where all tags are done with."""
+        done = 0
+        for tag in _form_tags(seen):
+            if tag.end() == len(seen) and len(seen) - tag.start() < _FORM_REACH:
+                break  # more may follow
+            done = tag.end()
+            self._on_tag(tag)
+            if self._leads_away and self._has_id and self._leak is not None:
+                self._leak()
+                self._leak = None
+        return done
+
+    def _on_tag(self, tag: re.Match[bytes]) -> None:
+        name, attributes, text = tag[2].lower(), tag[3], tag[4] or b""
+        if name == b"form":
+            self._leads_away = self._has_id = False
+        if tag[1]:
+            return
+        action = _action(attributes) if name in (b"form", b"button", b"input") else None
+        if action is not None:
+            url = unescape(action[1].decode("latin-1").lstrip("\"'"))
+            self._leads_away |= not self._is_own(url)
+        if name != b"form":
+            value = _value(attributes)
+            held = (value[1] if value else b"") + (
+                text if name in (b"textarea", b"option") else b""
+            )
+            self._has_id |= any(id in held for id in self._ids)

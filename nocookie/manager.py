@@ -18,6 +18,7 @@ from nocookie.backend import Backend, Presented
 from nocookie.beaker_ids import unsigned
 from nocookie.carriers import (
     AmbiguousId,
+    BodyFilter,
     Callback,
     Carrier,
     Cookie,
@@ -34,9 +35,13 @@ from nocookie.events import emit
 from nocookie.ids import NotAnId
 from nocookie.leaks import (
     BodyWatch,
+    FormWatch,
+    PlacedIds,
+    Watched,
     is_html,
     is_publicly_cacheable,
     leak_in_head,
+    speaks_to_caches,
     tells_others,
 )
 from nocookie.links import (
@@ -106,6 +111,9 @@ class SessionManager:
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
         #: Whether responses may have to change though nobody asked for the session.
         self.in_url = bool(self._in_url)
+        self._url_carriers = [c for c in self.carriers if isinstance(c, UrlCarrier)]
+        signed = self.backend.sealer is not None
+        self._placed_ids = PlacedIds(self._url_carriers, self._is_ours, signed=signed)
         self._leak_guard: str = settings["leak_guard"]
         self._guards = self._leak_guard != "off"
         self._is_id_header = _is_id_header(self.carriers, self.id_header)
@@ -195,8 +203,8 @@ class SessionManager:
                 for name, value in reply.headerlist:
                     if id in value:
                         is_told = True
-                    # By its length first: most headers are done with quickly.
-                    elif len(name) == 13 and name.lower() == "cache-control":
+                    # By its last letter first: most headers are done with quickly.
+                    elif name[-1:] in "lLsS" and speaks_to_caches(name.lower()):
                         is_cached = True
                 if is_told:
                     self._check_head(id, reply)
@@ -221,7 +229,7 @@ class SessionManager:
         if ids_taken(reply.environ):
             self._pass_on(reply)
         elif self.in_url:
-            self._keep_reports(reply, False)
+            self._look_around(reply, False)
 
     def _propagate(self, real: Session, reply: Reply, is_for_all: bool) -> None:
         """Tell the client the id of a session that was used, if it must be told."""
@@ -250,9 +258,9 @@ class SessionManager:
         )
         if tell or in_url:
             _keep_in(reply, in_url)
-        self._keep_reports(reply, in_url)
         if self._guards and real._key is not None and ids_taken(reply.environ):
             self._watch_page(real, reply)
+        self._look_around(reply, in_url, real)
 
     def _pass_on(self, reply: Reply) -> None:
         """Nobody used the session. If its id came in the URL, the next page needs it there too;
@@ -261,7 +269,7 @@ class SessionManager:
         if presented and isinstance(presented[0][2], UrlCarrier):
             self._put(presented[0][2], presented[0][0], reply)
         _keep_in(reply, True)
-        self._keep_reports(reply, True)
+        self._look_around(reply, True)
 
     def _put(self, carrier: UrlCarrier, id: str, reply: Reply) -> bool:
         """Put the id on the response's links; return whether a client will come with it."""
@@ -334,16 +342,67 @@ class SessionManager:
             self._leak(why, id)
 
     def _watch_body(self, real: Session, reply: Reply) -> None:
-        if reply.rewriter is None and not reply.as_it_is and is_publicly_cacheable(reply):
+        is_rewritten = reply.rewriter is not None and reply.rewriter.changes
+        if not is_rewritten and not reply.as_it_is and is_publicly_cacheable(reply):
             leak = partial(self._leak, "into a body that public caches keep", real.id)
             id = real.id.encode()
-            reply.rewriter = BodyWatch(lambda seen: id in seen, len(id), leak)
+            _watch(reply, BodyWatch(lambda seen: id in seen, len(id), leak))
 
     def _watch_page(self, real: Session, reply: Reply) -> None:
         """Look at a page whose URL holds the id, and that is not rewritten."""
         if reply.rewriter is None and not reply.as_it_is and is_html(reply):
             leak = partial(self._leak, "in a Referer: by a policy that the page asks for", real.id)
             reply.rewriter = BodyWatch(tells_others, 160, leak)
+
+    def _look_around(self, reply: Reply, in_url: bool, real: Session | None = None) -> None:
+        """Look at a response of an application whose ids are in URLs: used or not, a session's id
+        is in the request's, and so in what the application says of itself."""
+        self._keep_reports(reply, in_url)
+        if not self._guards:
+            return
+        environ = reply.environ
+        page = not reply.as_it_is and is_html(reply)
+        known = self._ids_in_url(environ)
+        if real is None:  # otherwise done, before it was saved
+            for id in known:
+                if any(id in value for _, value in reply.headerlist):
+                    self._check_head(id, reply)
+        else:
+            known += [id for id in (real._id, real._old, real._given) if id is not None]
+        where: Scope | None = None
+        for _, value in reply.headerlist:
+            if len(value) > len(NO_ID) and self._url_carriers:
+                where = where or scope_of(environ, self._url_carriers[0], NO_ID, self._origin)
+                text = f"{value} ".encode("latin-1", "replace")
+                other = self._placed_ids.other_than(known, text, where)
+                if other is not None:
+                    self._leak("to another visitor, in a header", other)
+        if page and self._url_carriers:
+            where = where or scope_of(environ, self._url_carriers[0], NO_ID, self._origin)
+            self._watch_forms_and_others(reply, known, where)
+
+    def _watch_forms_and_others(self, reply: Reply, known: list[str], where: Scope) -> None:
+        found = ""
+
+        def is_other(seen: bytes) -> bool:
+            nonlocal found
+            found = self._placed_ids.other_than(known, seen, where) or ""
+            return bool(found)
+
+        def leak_other() -> None:
+            self._leak("to another visitor, in a page", found)
+
+        _watch(reply, BodyWatch(is_other, self._placed_ids.reach, leak_other))
+        if known:
+            leak = partial(self._leak, "in a field of a form to another origin", known[0])
+            _watch(reply, FormWatch(known, where.stays, leak))
+
+    def _is_ours(self, id: str) -> bool:
+        try:
+            self._key(id)
+        except NotAnId:
+            return False
+        return True
 
     def _keep_reports(self, reply: Reply, in_url: bool) -> None:
         """Have no other origin be sent reports about a page that has an id in its URL, or, as a
@@ -353,9 +412,7 @@ class SessionManager:
             return
         environ = reply.environ
         before = environ.get("HTTP_REFERER", "")
-        of_this_page = in_url or any(
-            c.bare(before) != before for c in self._in_url if isinstance(c, UrlCarrier)
-        )
+        of_this_page = in_url or any(c.bare(before) != before for c in self._url_carriers)
         where = self._anywhere(environ)
         reply.headerlist[:], changed = keep_reports(
             reply.headerlist, where.stays, of_this_page=of_this_page
@@ -366,15 +423,7 @@ class SessionManager:
 
     def _ids_in_url(self, environ: WSGIEnvironment) -> list[str]:
         """Return the ids in the request's URL that could be ours."""
-        found = []
-        for ids in ids_taken(environ).values():
-            for id in ids:
-                try:
-                    self._key(id)
-                except NotAnId:
-                    continue
-                found.append(id)
-        return found
+        return [id for ids in ids_taken(environ).values() for id in ids if self._is_ours(id)]
 
     def _anywhere(self, environ: WSGIEnvironment) -> Scope:
         """Return what reads URLs of the own origin, in the mount or not."""
@@ -486,6 +535,11 @@ def _is_id_header(carriers: Sequence[Carrier], id_header: str | None) -> Callabl
     return lambda name: name in names or (by_hand and name.startswith(("x-", "set-cookie")))
 
 
+def _watch(reply: Reply, watch: BodyFilter) -> None:
+    """Have what goes out looked at, after whatever its body goes through already."""
+    reply.rewriter = watch if reply.rewriter is None else Watched(reply.rewriter, watch)
+
+
 def _keep_in(reply: Reply, in_url: bool) -> None:
     """Keep a response that holds an id out of caches, and if its address or its links hold it,
     out of what browsers tell other origins."""
@@ -493,7 +547,7 @@ def _keep_in(reply: Reply, in_url: bool) -> None:
     strict = False
     for pair in reply.headerlist:
         name = pair[0].lower()
-        if name == "cache-control":
+        if speaks_to_caches(name):
             continue
         if in_url and name == "link":
             kept.append((pair[0], tightened_link(pair[1])))

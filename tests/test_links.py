@@ -933,3 +933,189 @@ def test_a_link_whose_policy_tells_no_more_than_ours_stays(said):
     assert set(links) <= set(answer.headers)
     links = [("Link", "<//evil.example/x>; rel=preload; referrerpolicy=unsafe-url")]
     assert set(links) <= set(Site("query:sid").get("/", headers=links).headers)
+
+
+# -- what a page says though nobody used the session
+
+URLS = {"query:sid": "/p?sid={}", "path:~": "/~{}/p", "param:sid": "/p;sid={}"}
+
+
+@pytest.mark.parametrize("how", ["read", "nothing"])
+@pytest.mark.parametrize("rewrite", ["location", "html", "off"])
+@pytest.mark.parametrize("carrier", URLS)
+def test_a_redirect_to_a_login_elsewhere_with_the_own_address_in_it_is_noticed(
+    caplog, carrier, rewrite, how
+):
+    """As single sign-on does: the address to come back to is the application's."""
+    site = Site(carrier, rewrite=rewrite)
+    id = site.get("/", "save").header("X-Session-Id")
+    back = f"http%3A%2F%2F{HOST}%2F~{id}%2F"
+    headers = [("Location", f"https://login.example/?next={back}")]
+    site.get(URLS[carrier].format(id), how, "302 Found", headers)
+    assert leaks(caplog) == ["to another origin, in the header Location"]
+    assert id not in caplog.text
+    caplog.clear()
+    site.get(URLS[carrier].format(id), how, "302 Found", [("Location", f"/~{id}/next")])
+    assert leaks(caplog) == []
+
+
+def test_a_guard_that_raises_keeps_such_a_redirect_in():
+    from nocookie import IdLeak
+
+    site = Site("path:~", leak_guard="raise")
+    id = site.get("/", "save").header("X-Session-Id")
+    with pytest.raises(IdLeak, match="Location"):
+        site.redirect(f"https://login.example/?next=/~{id}/", f"/~{id}/", do="nothing")
+
+
+AWAY_FORMS = [
+    '<form action="https://pay.example/" method=post><input type=hidden value="{}"></form>',
+    "<FORM METHOD=post ACTION=//pay.example/ ><p><textarea name=back>{}</textarea></form>",
+    "<form method='post' action='https&#58;//pay.example/'><select><option>{}</select></form>",
+    '<form method="post"><input name="b" value="{}"><button formaction="//pay.example/">x</form>',
+]
+HOME_FORMS = [
+    '<form action="/pay" method="post"><input type="hidden" name="back" value="{}"></form>',
+    f'<form method="post" action="http://{HOST}/p"><input value="{{}}"></form>',
+    '<form action="https://pay.example/" method=post><input value="x"></form><input value="{}">',
+    '<form action="https://pay.example/" method=post></form><a href="/x">{}</a>',
+]
+
+
+def form_page(caplog, markup, carrier, rewrite, how, pieces):
+    site = Site(carrier, rewrite=rewrite)
+    id = site.get("/", "save").header("X-Session-Id")
+    page = ("<p>" + markup.format(f"http://{HOST}/~{id}/x")).encode()
+
+    def respond(environ, start_response):
+        if how == "read":
+            session.get("a")
+        start_response("200 OK", [("Content-Type", HTML)])
+        return [page] if pieces == "whole" else iter([bytes([byte]) for byte in page])
+
+    site.app.app = respond
+    site.get(URLS[carrier].format(id))
+    return leaks(caplog)
+
+
+@pytest.mark.parametrize("pieces", ["whole", "byte by byte"])
+@pytest.mark.parametrize("how", ["read", "nothing"])
+@pytest.mark.parametrize("rewrite", ["location", "html"])
+@pytest.mark.parametrize("carrier", URLS)
+@pytest.mark.parametrize("markup", AWAY_FORMS)
+def test_a_field_that_takes_the_own_address_to_another_origin_is_noticed(
+    caplog, markup, carrier, rewrite, how, pieces
+):
+    found = form_page(caplog, markup, carrier, rewrite, how, pieces)
+    assert "in a field of a form to another origin" in found
+
+
+@pytest.mark.parametrize("pieces", ["whole", "byte by byte"])
+@pytest.mark.parametrize("rewrite", ["location", "html"])
+@pytest.mark.parametrize("carrier", URLS)
+@pytest.mark.parametrize("markup", HOME_FORMS)
+def test_one_that_stays_at_home_is_not(caplog, markup, carrier, rewrite, pieces):
+    assert form_page(caplog, markup, carrier, rewrite, "read", pieces) == []
+
+
+# -- the ids of other visitors
+
+STATIC = [
+    '<link rel=stylesheet href="{}x.css">',
+    "<script src='{}x.js'></script>",
+    "<img src={}x.png>",
+    '<img srcset="{}x.png 2x">',
+]
+
+
+def two_visitors(caplog, carrier, markup, secret=SECRET, **options):
+    """What is said when the page of one visitor holds a URL of another, to one and to a third."""
+    site = Site(carrier, **options)
+    if secret is None:
+        site.app = SessionMiddleware(
+            site.respond, use_cookies=False, find_id=carrier, type=site.store, **options
+        )
+    ada, eve = (site.get("/", "save").header("X-Session-Id") for _ in range(2))
+    places = {"query:sid": "/s?sid={}&f=", "path:~": "/~{}/", "param:sid": "/s;sid={}?"}
+    page = markup.format(places[carrier].format(ada)).encode()
+    said = []
+
+    def respond(environ, start_response):
+        start_response("200 OK", [("Content-Type", HTML)])
+        return [page]
+
+    site.app.app = respond
+    for path in (URLS[carrier].format(eve), "/p", URLS[carrier].format(ada)):
+        caplog.clear()
+        body = site.get(path).body
+        said.append(leaks(caplog))
+        assert ada not in caplog.text
+    return said, body
+
+
+@pytest.mark.parametrize("secret", [SECRET, None])
+@pytest.mark.parametrize("rewrite", ["location", "html", "off"])
+@pytest.mark.parametrize("carrier", URLS)
+@pytest.mark.parametrize("markup", STATIC)
+def test_the_id_of_another_visitor_in_a_page_is_noticed(caplog, markup, carrier, rewrite, secret):
+    said, _ = two_visitors(caplog, carrier, markup, secret, rewrite=rewrite)
+    assert said == [["to another visitor, in a page"]] * 2 + [[]]
+
+
+@pytest.mark.parametrize("secret", [SECRET, None])
+def test_with_the_origin_before_it_too_and_in_a_header(caplog, secret):
+    said, _ = two_visitors(caplog, "path:~", f'<link href="http://{HOST}{{}}x.css">', secret)
+    assert said[0] == ["to another visitor, in a page"]
+    site = Site("path:~")
+    ada, eve = (site.get("/", "save").header("X-Session-Id") for _ in range(2))
+    caplog.clear()
+    site.get(f"/~{eve}/", headers=[("Link", f"</~{ada}/x.css>; rel=preload")])
+    assert leaks(caplog) == ["to another visitor, in a header"]
+
+
+def test_on_links_that_are_rewritten_it_gives_way(caplog):
+    site = Site("path:~", rewrite="html")
+    ada, eve = (site.get("/", "save").header("X-Session-Id") for _ in range(2))
+
+    def respond(environ, start_response):
+        start_response("200 OK", [("Content-Type", HTML)])
+        return [f'<a href="/~{ada}/x">x</a><iframe src="/~{ada}/y"></iframe>'.encode()]
+
+    site.app.app = respond
+    body = site.get(f"/~{eve}/").body.decode()
+    assert (body.count(eve), body.count(ada)) == (2, 0)
+    assert leaks(caplog) == []
+
+
+#: 43 characters that every second protocol has: none of them an id of ours.
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+FORTY_THREE = [
+    "https://login.example/authorize?code_challenge={}&code_challenge_method=S256",
+    "https://login.example/~{}/keys",
+    "https://login.example/?sid={}",
+    "https://login.example/x;sid={}",
+    "/keys/{}?jkt={}",
+    "/authorize?code_challenge={}",
+]
+
+
+@pytest.mark.parametrize("secret", [SECRET, None])
+@pytest.mark.parametrize("carrier", URLS)
+@pytest.mark.parametrize("rewrite", ["location", "html"])
+@pytest.mark.parametrize("url", FORTY_THREE)
+def test_what_only_looks_like_an_id_is_not_reported(caplog, url, rewrite, carrier, secret):
+    """A challenge of PKCE (RFC 7636), the thumbprint of a key (RFC 7638)."""
+    url = url.replace("{}", CHALLENGE)
+    markup = f'<a href="{url}">k</a><link href={url}><input value="{CHALLENGE}"> {CHALLENGE}'
+    said, _ = two_visitors(caplog, carrier, markup, secret, rewrite=rewrite, leak_guard="raise")
+    assert said == [[], [], []]
+    site = Site(carrier, rewrite=rewrite, leak_guard="raise")
+    headers = [("Location", url), ("DPoP-Nonce", CHALLENGE), ("Link", f"<{url}>; rel=x")]
+    site.get("/", "save", "302 Found", headers)
+
+
+@pytest.mark.parametrize("carrier", URLS)
+def test_with_a_secret_nothing_without_our_mac_is_reported(caplog, carrier):
+    url = {"query:sid": "/s?sid={}", "path:~": "/~{}/", "param:sid": "/s;sid={}"}[carrier]
+    said, _ = two_visitors(caplog, carrier, f'<img src="{url.format(CHALLENGE)}">')
+    assert said == [[], [], []]
