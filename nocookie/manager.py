@@ -372,13 +372,13 @@ class SessionManager:
         where: Scope | None = None
         for _, value in reply.headerlist:
             if len(value) > len(NO_ID) and self._url_carriers:
-                where = where or scope_of(environ, self._url_carriers[0], NO_ID, self._origin)
+                where = where or scope_of(self.request(environ), self._url_carriers[0], NO_ID)
                 text = f"{value} ".encode("latin-1", "replace")
                 other = self._placed_ids.other_than(known, text, where)
                 if other is not None:
                     self._leak("to another visitor, in a header", other)
         if page and self._url_carriers:
-            where = where or scope_of(environ, self._url_carriers[0], NO_ID, self._origin)
+            where = where or scope_of(self.request(environ), self._url_carriers[0], NO_ID)
             self._watch_forms_and_others(reply, known, where)
 
     def _watch_forms_and_others(self, reply: Reply, known: list[str], where: Scope) -> None:

@@ -27,7 +27,7 @@ from nocookie.errors import Refusal, SessionConflict, SessionGone, StoreError, T
 from nocookie.events import logger
 from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
-from nocookie.redaction import ids_taken
+from nocookie.request import ids_taken
 from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 
