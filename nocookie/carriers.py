@@ -189,8 +189,9 @@ class RawCarrier:
 class Header(RawCarrier):
     """The id in a request header, and in the response header of the same name.
 
-    Leaks: hardly. Headers of one's own are seldom logged, never cached as part of a URL, never
-    sent to another origin, and never sent by a browser without a script that means to.
+    Leaks: to where a client is redirected. Clients take headers that were set by hand to other
+    origins; `Bearer` most of them do not. Else hardly: such headers are seldom logged, never part
+    of a URL, and never sent by a browser without a script that means to.
     """
 
     def __init__(self, name: str = "X-Session-Id") -> None:
@@ -216,7 +217,8 @@ class Bearer(RawCarrier):
     """The id as a bearer token (RFC 6750): `Authorization: Bearer <id>`.
 
     Other schemes, `Basic` among them, are no id. A response has no header to answer in, so a
-    new id is announced in `id_header`. Leaks: as `Header`; proxies know to hide this one.
+    new id is announced in `id_header`. Leaks: less than `Header`: proxies know to hide this one,
+    and most clients drop it when they are redirected to another origin.
     """
 
     vary = "Authorization"

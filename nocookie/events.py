@@ -40,6 +40,8 @@ EVENTS: Final = {
     "clock": "A record is stamped later than now: a clock is wrong, here or elsewhere.",
     "finder failed": "A finder raised, or returned what is no text: no id, then.",
     "leak": "An id was on its way to where it must not go.",
+    "redirect_abroad": "A client with its id in a header was sent to another origin, and may take "
+    "the id along.",
     "lost": "A change came after the response had begun, and could not be saved.",
     "misfit": "The configuration does not fit the place it runs in.",
     "plain http": "A client was kept from a session because it came by plain HTTP.",
@@ -48,7 +50,10 @@ EVENTS: Final = {
 
 #: Events that an operator should look at; the others are daily life.
 _LEVELS: Final = dict.fromkeys(
-    ("clock", "conflict", "corrupted", "finder failed", "leak", "lost", "misfit", "store error"),
+    (
+        *("clock", "conflict", "corrupted", "finder failed", "leak", "lost", "misfit"),
+        *("redirect_abroad", "store error"),
+    ),
     logging.WARNING,
 )
 

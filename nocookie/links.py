@@ -15,6 +15,7 @@ from nocookie.request import Request
 from nocookie.rewriting import Scope
 
 __all__ = [
+    "REDIRECTS",
     "can_be_told",
     "is_page",
     "leads_on",
@@ -27,7 +28,7 @@ __all__ = [
 _grammar: Final = re.compile(GRAMMAR, re.ASCII)
 
 #: The answers whose Location a browser follows (RFC 9110, 15.4). In a 201 it names a resource.
-_REDIRECTS: Final = frozenset({"301", "302", "303", "307", "308"})
+REDIRECTS: Final = frozenset({"301", "302", "303", "307", "308"})
 
 #: What a head says about the bytes of the body, and would say wrongly of other bytes.
 _OF_THE_BYTES: Final = frozenset(
@@ -99,7 +100,7 @@ def strip_head(scope: Scope, reply: Reply) -> None:
 def _edit_head(
     reply: Reply, location: Callable[[str], str], refresh: Callable[[str], str], id: str
 ) -> bool:
-    followed = reply.status[:3] in _REDIRECTS
+    followed = reply.status[:3] in REDIRECTS
     there = False
     for at, (name, value) in enumerate(reply.headerlist):
         kind = name.lower()

@@ -7,9 +7,11 @@ will not need this module.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import webob
 
@@ -45,6 +47,7 @@ from nocookie.leaks import (
     tells_others,
 )
 from nocookie.links import (
+    REDIRECTS,
     can_be_told,
     is_page,
     leads_on,
@@ -123,6 +126,9 @@ class SessionManager:
                 f"rewrite = {self.rewrite} puts ids into URLs; it needs a find_id that finds them "
                 "there, such as query:sid or path:~"
             )
+        self._headers = [c for c in self.carriers if isinstance(c, Header)]
+        #: Where clients with an id in a header were sent: once is enough, and not for ever more.
+        self._abroad: dict[str, object] = {}
         self.prepares = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
         self._renewing = [c for c in self.carriers if getattr(c, "renews", False)]
         self._vary = [v for c in self.carriers if (v := getattr(c, "vary", None))]
@@ -194,6 +200,8 @@ class SessionManager:
         reply.deployment = self.deployment
         if self._watches_mount and ids_taken(reply.environ):
             self._warn_of_mount(reply.request)
+        if reply.status[:1] == "3":
+            self.look_at_redirect(reply.status, reply.headerlist, reply.environ)
         real = session._sess
         if real is not None:
             is_cached = False
@@ -334,6 +342,27 @@ class SessionManager:
         return url
 
     # -- the leak guard
+
+    def look_at_redirect(
+        self, status: str, headers: Sequence[tuple[str, str]], environ: WSGIEnvironment
+    ) -> None:
+        """Report a client that is sent to another origin with its id in a header of our own:
+        programs, and `fetch` in a browser, take that along. Once for each origin; never raises."""
+        if not self._headers or not self._guards or status[:3] not in REDIRECTS:
+            return
+        if not any(_has_sent(header, environ) for header in self._headers):
+            return
+        for name, value in headers:
+            if name.lower() == "location" and not self._anywhere(environ).stays(value):
+                origin = _origin_of(value, environ)
+                if origin is None or len(self._abroad) >= REMEMBERED_ORIGINS:
+                    continue
+                ours = object()
+                if self._abroad.setdefault(origin, ours) is ours:  # one of several threads
+                    try:
+                        self.emit("redirect_abroad", f"to {origin}")
+                    except NocookieError:
+                        pass  # a callback's answer to a client who did nothing
 
     def _check_head(self, id: str, reply: Reply) -> None:
         # Within the origin, the application may send its id where it likes.
@@ -511,6 +540,37 @@ def _warn_of_weak_secrets(settings: Mapping[str, Any]) -> None:
             if why is not None and sentence not in _said:
                 _said.add(sentence)
                 emit("misfit", sentence)
+
+
+#: How many origins a process remembers having reported. They may be a client's to choose.
+REMEMBERED_ORIGINS: Final = 100
+
+#: What can stand in a log as it is.
+_PLAIN_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]{1,100}(?::[0-9]{1,5})?")
+
+
+def _has_sent(header: Header, environ: WSGIEnvironment) -> bool:
+    try:
+        return header.read(environ) is not None
+    except AmbiguousId:
+        return True
+
+
+def _origin_of(url: str, environ: WSGIEnvironment) -> str | None:
+    """Return the other origin that a client goes to, as far as it can be told; None if it goes
+    nowhere by HTTP, or to the same host by HTTPS."""
+    scheme = environ.get("wsgi.url_scheme", "http")
+    try:
+        found = urlsplit(url.strip(), scheme)
+    except ValueError:
+        return "somewhere odd"
+    host = found.netloc.rpartition("@")[2].lower()
+    if found.scheme not in ("http", "https") or not host:
+        return None
+    if found.scheme == "https" and host == environ.get("HTTP_HOST", "").lower():
+        return None
+    origin = f"{found.scheme}://{host}"
+    return origin if _PLAIN_ORIGIN.fullmatch(origin) else "somewhere odd"
 
 
 #: Responses that few programs look at.

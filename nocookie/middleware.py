@@ -100,6 +100,7 @@ class SessionMiddleware:
                 and type(body) is list
                 and exchange._status
                 and not manager.in_url
+                and exchange._status[0] != "3"
             ):
                 # The way of most requests, in few steps: nobody asked for the session.
                 exchange._environ = exchange._start_response = None
@@ -210,6 +211,8 @@ class _Exchange(SessionObject):
     def _commit(self, as_it_is: bool = False) -> tuple[str, Headers]:
         session, status, headers = self._sess, self._status, self._headers
         if session is None and not self._manager.in_url:
+            if status[:1] == "3" and self._environ is not None:
+                self._manager.look_at_redirect(status, headers, self._environ)
             return status, headers
         if session is not None and session._failed and status.startswith("500"):
             # The framework made its own answer of our error; ours says more.

@@ -213,14 +213,14 @@ def test_every_event_in_the_source_has_its_line():
 
     root = Path(nocookie.__file__).parent
     source = "".join(path.read_text() for path in root.rglob("*.py"))
-    emitted = set(re.findall(r'\b(?:emit|_ask)\(\s*"([a-z ]+)"', source))
+    emitted = set(re.findall(r'\b(?:emit|_ask)\(\s*"([a-z _]+)"', source))
     by_a_variable = {"expired", "corrupted", "rotated", "login"}
     assert emitted | by_a_variable == EVENTS.keys()
 
 
 def test_every_event_is_on_the_page_about_watching():
     page = (Path(__file__).parent.parent / "docs" / "watching.md").read_text("utf-8")
-    rows = re.findall(r"^\| `([a-z ]+)` \| (?=.+ \| .+ \|$)", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z _]+)` \| (?=.+ \| .+ \|$)", page, re.MULTILINE)
     assert sorted(rows) == sorted(EVENTS)
     warnings = re.search(r"logger `nocookie`: (.+?) as warnings", page, re.DOTALL)[1]
     assert sorted(re.findall("`([^`]+)`", warnings)) == sorted(_LEVELS)

@@ -1119,3 +1119,90 @@ def test_with_a_secret_nothing_without_our_mac_is_reported(caplog, carrier):
     url = {"query:sid": "/s?sid={}", "path:~": "/~{}/", "param:sid": "/s;sid={}"}[carrier]
     said, _ = two_visitors(caplog, carrier, f'<img src="{url.format(CHALLENGE)}">')
     assert said == [[], [], []]
+
+
+# -- redirects of clients that have their id in a header
+
+
+def abroad(caplog):
+    return [record.detail for record in caplog.records if record.event == "redirect_abroad"]
+
+
+class Asked(Site):
+    """A client with its id in a header."""
+
+    def __init__(self, find_id="header", **options):
+        super().__init__(find_id, **options)
+        self.id = self.get("/", "save").header("X-Session-Id")
+
+    def sent_to(self, to, do="", status="307 T", **more):
+        more = {"HTTP_X_SESSION_ID": self.id, **more}
+        return self.get("/", do, status, [("Location", to)], **more)
+
+
+@pytest.mark.parametrize("find_id", ["header", "header, query:sid", [Query(), Header()]])
+@pytest.mark.parametrize("do", ["", "read", "save"])
+@pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
+def test_a_client_that_is_sent_abroad_with_its_id_is_an_event(caplog, status, do, find_id):
+    site = Asked(find_id)
+    answer = site.sent_to("https://other.example:81/x?y", do, status)
+    assert answer.header("Location") == "https://other.example:81/x?y"
+    site.sent_to("https://other.example:81/z", do, status)
+    site.sent_to("//more.example/", do, status)
+    assert abroad(caplog) == ["to https://other.example:81", "to http://more.example"]
+    assert site.id not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("to", "status"),
+    [
+        *((to, "307 T") for to in ("/x", f"http://{HOST}/x", "x", "", "mailto:a@b.example")),
+        (f"https://{HOST}/x", "301 M"),
+        *(("https://other.example/", status) for status in ("201 C", "200 OK", "304 N")),
+    ],
+)
+def test_one_that_stays_or_does_not_go_is_none(caplog, to, status):
+    Asked().sent_to(to, status=status)
+    assert abroad(caplog) == []
+
+
+def test_without_an_id_in_such_a_header_there_is_nothing_to_take_along(caplog):
+    Asked().get("/", "", "302 F", [("Location", "https://other.example/")])
+    for find_id, given in [("bearer", "HTTP_AUTHORIZATION"), ("cookie:sid", "HTTP_COOKIE")]:
+        site = Site(find_id)
+        site.get("/", "", "302 F", [("Location", "https://other.example/")], **{given: "Bearer x"})
+    Asked(leak_guard="off").sent_to("https://other.example/")
+    assert abroad(caplog) == []
+
+
+@pytest.mark.parametrize("guard", ["log", "raise"])
+def test_it_raises_nothing_whatever_a_callback_does(guard):
+    from nocookie import TooManyTries
+
+    def refuse(event):
+        if event.name == "redirect_abroad":
+            told.append(event.detail)
+            raise TooManyTries(60)
+
+    told = []
+    site = Asked(on_event=refuse, leak_guard=guard)
+    for do in ("", "read"):
+        assert site.sent_to(f"https://{do}other.example/", do).status == "307 T"
+    assert told == ["to https://other.example", "to https://readother.example"]
+
+
+def test_clients_cannot_fill_the_log_nor_the_memory(caplog):
+    site = Asked()
+    for number in range(300):
+        site.sent_to(f"https://h{number}.example/")
+    for odd in ("https://a\tb/", f"https://{'x' * 200}/", "https://[::1/", "https://u:p@é/"):
+        site.sent_to(odd)
+    assert len(abroad(caplog)) == 100
+    assert len(site.app.manager._abroad) == 100
+
+
+def test_what_is_odd_is_not_repeated(caplog):
+    site = Asked()
+    for odd in (f"https://{'x' * 200}/", "https://[::1/", "https://u:p@\xe9/"):
+        site.sent_to(odd)
+    assert abroad(caplog) == ["to somewhere odd"]
