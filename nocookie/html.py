@@ -60,7 +60,7 @@ from nocookie.plain import plain_markup
 from nocookie.policies import STRICT, lax_css, tightened_html
 from nocookie.rewriting import Scope
 
-__all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable"]
+__all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable", "says_charset"]
 
 #: The longest tag, in bytes, that is looked into.
 TAG_LIMIT: Final = 65_536
@@ -108,11 +108,21 @@ def is_rewritable(status: str, headers: Iterable[tuple[str, str]]) -> bool:
     media, *parameters = kind.split(";")
     if media.strip().lower() != "text/html":
         return False
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return value.strip().strip("\"'").lower() in _ENCODINGS
-    return True
+    return all(
+        value.strip().strip("\"'").lower() in _ENCODINGS
+        for name, _, value in (parameter.partition("=") for parameter in parameters)
+        if name.strip().lower() == "charset"
+    )
+
+
+def says_charset(kind: str) -> bool:
+    """Whether the value of `Content-Type` names the charset so that every browser takes it (WHATWG
+    MIME Sniffing): in no or in double quotes, with no blank before the equals sign, and once."""
+    named = [part for part in kind.split(";")[1:] if "charset" in part.lower()]
+    return len(named) == 1 and _CHARSET.fullmatch(named[0]) is not None
+
+
+_CHARSET: Final = re.compile(r'(?i)[ \t]*charset=("?)[a-z0-9_:.-]+\1[ \t]*')
 
 
 #: What gets an id, and what is looked into for it.

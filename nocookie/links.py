@@ -75,7 +75,7 @@ def put_on_body(scope: Scope, reply: Reply, on_leak: Callable[[str], object]) ->
     Its head says no more what is true of the page as it was only (RFC 9110, 8.8.1: what is
     equal but for its links has the same weak validator).
     """
-    from nocookie.html import HtmlRewriter
+    from nocookie.html import HtmlRewriter, says_charset
 
     sniffed = True
     headers = []
@@ -86,7 +86,7 @@ def put_on_body(scope: Scope, reply: Reply, on_leak: Callable[[str], object]) ->
         if kind == "etag" and not value.startswith("W/"):
             value = "W/" + value
         elif kind == "content-type":
-            sniffed = "charset" not in value.lower()
+            sniffed = not says_charset(value)
         headers.append((name, value))
     reply.headerlist[:] = headers
     reply.rewriter = HtmlRewriter(scope, sniffed=sniffed, on_leak=on_leak)

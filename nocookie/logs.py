@@ -15,21 +15,30 @@ import hashlib
 import logging
 import re
 from typing import Any, Final
+from urllib.parse import unquote
 from wsgiref.simple_server import WSGIRequestHandler
 
 from nocookie.ids import FINGERPRINT_LENGTH, GRAMMAR
 
 __all__ = ["MaskIds", "MaskingRequestHandler", "mask"]
 
+#: A character of an id, as it is or in percents.
+_CHARACTER: Final = "(?:[A-Za-z0-9_-]|%(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]))"
+#: What ends in a letter or digit that is no part of an id behind it: an escape of Python or JSON, a
+#: sequence that colours a terminal.
+_ESCAPE: Final = (
+    r"\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})|\[[0-9;]{0,16}[A-Za-z]"
+)
 #: An id, and not a part of a longer word; what is written in percents before it is none of it.
 _ids: Final = re.compile(
-    rf"(?:(?<![A-Za-z0-9_-])|(?<=%[0-9A-Fa-f]{{2}})){GRAMMAR}(?![A-Za-z0-9_-])", re.ASCII
+    rf"({_ESCAPE}|(?<![A-Za-z0-9_-])|(?<=%[0-9A-Fa-f]{{2}}))({_CHARACTER}{{43}})(?![A-Za-z0-9_-])",
+    re.ASCII,
 )
-
+_is_id: Final = re.compile(GRAMMAR, re.ASCII).fullmatch
 
 #: A segment with the marker of `PathSegment` and more than an id behind it: what a client wrote
 #: that tried how far it gets. No name of a user's folder is as long as that.
-_segments: Final = re.compile(r"(/(?:~|%7[Ee]))[A-Za-z0-9_-]{44,}")
+_segments: Final = re.compile(rf"(/(?:~|%7[Ee])){_CHARACTER}{{44,}}")
 
 
 def mask(text: str) -> str:
@@ -42,8 +51,11 @@ def mask(text: str) -> str:
 
 
 def _fingerprint(found: re.Match[str]) -> str:
-    key = hashlib.blake2b(found[0].encode(), digest_size=32).hexdigest()
-    return f"[session {key[:FINGERPRINT_LENGTH]}]"
+    id = unquote(found[2])
+    if not _is_id(id):
+        return found[0]
+    key = hashlib.blake2b(id.encode(), digest_size=32).hexdigest()
+    return f"{found[1]}[session {key[:FINGERPRINT_LENGTH]}]"
 
 
 class MaskIds(logging.Filter):
@@ -77,11 +89,14 @@ _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__)
 def _masked(value: Any) -> Any:
     if isinstance(value, str):
         return mask(value)
-    if isinstance(value, (dict, list, tuple)):
-        shown = repr(value)
-        masked = mask(shown)
-        return value if masked == shown else masked
-    return value
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    try:
+        # Handlers may show it either way.
+        shown = [(text, mask(text)) for text in (repr(value), str(value))]
+    except Exception:  # an object that cannot be shown is not worth a record
+        return f"<{type(value).__name__}>"
+    return next((masked for text, masked in shown if text != masked), value)
 
 
 class MaskingRequestHandler(WSGIRequestHandler):

@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
 from http import HTTPStatus
+from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,10 +126,12 @@ class SessionMiddleware:
         except _ANSWERED as error:
             exchange._give_up(body)
             if exchange._sent:
+                _forget_locals(error)
                 raise
             return _failure(error, environ, start_response)
-        except BaseException:
+        except BaseException as error:
             exchange._give_up(body)
+            _forget_locals(error)
             raise
         return _Body(body, exchange, environ, copy_context())
 
@@ -298,14 +301,22 @@ class _Body:
                 exchange._send()
         except _ANSWERED as error:
             if exchange._sent:
+                _forget_locals(error)
                 raise
             start_response = exchange._start_response
             exchange._give_up(self._app_body or ())
             self._app_body = None
             self._chunks = iter(_failure(error, self._environ, start_response))
             chunk = next(self._chunks, None)
+        except BaseException as error:
+            _forget_locals(error)
+            raise
         if exchange._rewriter is not None:
-            chunk = self._rewritten(exchange, chunk)
+            try:
+                chunk = self._rewritten(exchange, chunk)
+            except BaseException as error:
+                _forget_locals(error)
+                raise
         if chunk is None:
             raise StopIteration
         return chunk
@@ -400,6 +411,27 @@ def _moved(to: str, start_response: StartResponse) -> list[bytes]:
     ]
     start_response("307 Temporary Redirect", headers)
     return [b""]
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Empty our own frames in the tracebacks of an error: ids were in them, and reporters show what
+    the variables of a frame were."""
+    errors: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while errors:
+        each = errors.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        errors += each.__cause__, each.__context__
+        if isinstance(each, BaseExceptionGroup):
+            errors += each.exceptions
+        for frame, _ in walk_tb(each.__traceback__):
+            if frame.f_globals.get("__name__", "").startswith("nocookie."):
+                try:
+                    frame.clear()
+                except RuntimeError:  # it is running, and ends with this error
+                    pass
 
 
 def _close(body: Iterable[bytes]) -> None:

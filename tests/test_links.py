@@ -1206,3 +1206,30 @@ def test_what_is_odd_is_not_repeated(caplog):
     for odd in (f"https://{'x' * 200}/", "https://[::1/", "https://u:p@\xe9/"):
         site.sent_to(odd)
     assert abroad(caplog) == ["to somewhere odd"]
+
+
+# -- which charset a page has
+
+SURE = ["charset=utf-8", 'Charset="UTF-8"', "a=b; charset=utf-8 ", "charset=utf-8;a=b"]
+UNSURE = [
+    *("charset='utf-8'", "charset =utf-8", "charset = 'utf-8'", 'charset="utf-8', "a=charset"),
+    *('charset =utf-8;charset="utf-8"', "a=b", "charset=utf-8; charset ='utf-8'"),
+]
+
+
+@pytest.mark.parametrize("parameter", [*SURE, *UNSURE])
+def test_a_page_of_which_browsers_guess_the_charset_is_read_up_to_an_escape(parameter):
+    """They may take it for ISO-2022-JP, in which what looks like a tag is none."""
+    site = Site("query:sid", rewrite="html")
+    headers = [("Content-Type", f"text/html; {parameter}")]
+
+    def respond(environ, start_response):
+        session["n"] = 1
+        session.save()
+        start_response("200 OK", headers)
+        return [b'<a href="/x">x</a>\x1b$B<a href="/y">y</a>']
+
+    site.app.app = respond
+    body = site.get("/").body
+    assert b'"/x?sid=' in body
+    assert (b'"/y?sid=' in body) == (parameter in SURE)

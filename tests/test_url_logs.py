@@ -1,7 +1,10 @@
 """No id from a URL in any log line, traceback or access log that passes through the stack."""
 
+import collections
+import dataclasses
 import importlib.util
 import io
+import json
 import logging
 import os
 import re
@@ -17,9 +20,9 @@ import pytest
 from helpers import serve
 from webob import Request
 
-from nocookie import PathParam, PathSegment, Query, SessionMiddleware, StoreError, session
+from nocookie import IdLeak, PathParam, PathSegment, Query, SessionMiddleware, StoreError, session
 from nocookie.ids import GRAMMAR
-from nocookie.logs import MaskIds, MaskingRequestHandler
+from nocookie.logs import MaskIds, MaskingRequestHandler, mask
 from nocookie.stores.memory import MemoryStore
 
 ADDRESSES = {
@@ -204,3 +207,134 @@ def fetch(path, address, **headers):
         return {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:
         connection.close()
+
+
+# -- what reporters show of a frame
+
+
+ID = "S" * 42 + "A"
+
+
+@dataclasses.dataclass
+class Order:
+    session: str
+
+
+class Unshowable:
+    def __repr__(self):
+        raise ValueError(ID)
+
+
+HIDDEN = {
+    "a letter in percents": "/~%53" + ID[1:],
+    "all in percents": "sid=" + "".join(f"%{ord(letter):02x}" for letter in ID),
+    "a dash in percents": "/~%2D" + "-" * 41 + "A",
+    "behind a colour": f"\x1b[31m{ID}\x1b[0m",
+    "behind the repr of a colour": repr(f"\x1b[1;31m{ID}\x1b[0m"),
+    "behind a line break in a repr": repr(f"a\n{ID}\tb"),
+    "behind a tab in JSON": json.dumps(f"a\t{ID}\u2028"),
+    "behind an escape in JSON": json.dumps(f"\u2028{ID}"),
+    "in a longer segment, in percents": "/~%53" + ID[1:] + "AAAA",
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_an_id_is_masked_however_it_is_written(how):
+    shown = mask(HIDDEN[how])
+    assert "[session " in shown or "[masked]" in shown
+    assert not {ID[1:], "".join(f"%{ord(letter):02x}" for letter in ID)} & set(
+        re.split("[ /=~]", shown)
+    )
+    assert ID[1:] not in shown
+    assert ID[1:].lower() not in shown.lower()
+
+
+@pytest.mark.parametrize(
+    "text", [ID + "x", "x" + ID, "%53" * 44 + "x", "[m", "\\n" + "x" * 42, "%zz" * 43]
+)
+def test_what_is_no_id_is_left_as_it_is(text):
+    assert mask(text) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(ID, ID.encode(), bytearray(ID.encode()), {ID}, frozenset([(ID,)]), {"a": [ID]}),
+        *(Order(ID), ValueError(f"no {ID} here"), collections.deque([ID]), Unshowable()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_extra_fields_show_no_id(value):
+    record = logging.makeLogRecord({"msg": "m", "extra_field": value})
+    MaskIds().filter(record)
+    assert ID not in f"{record.extra_field!r} {record.extra_field}"
+
+
+def test_extra_fields_without_an_id_stay_what_they_are():
+    for value in (1, None, {1}, b"a", Order("a"), 1.5, True):
+        record = logging.makeLogRecord({"msg": "m", "extra_field": value})
+        MaskIds().filter(record)
+        assert record.extra_field is value
+
+
+def with_locals(error):
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return "".join(shown.format())
+
+
+def faulty(*call):
+    raise RuntimeError("a fault that is none of a store")
+
+
+def handler(how):
+    def application(environ, start_response):
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+        if how == "raise":
+            raise RuntimeError("of the application")
+        location = "https://other.example/?" + (session.id if how == "leak" else "")
+        start_response("302 Found", [("Location", location)])
+        if how == "generate":
+            return failing()
+        return [b"body"]
+
+    def failing():
+        yield b"one"
+        raise RuntimeError("of the application")
+
+    return application
+
+
+@pytest.mark.parametrize("carrier", ["query:sid", "param:sid", "path:~", "header"])
+@pytest.mark.parametrize("how", ["raise", "leak", "generate", "load", "save"])
+def test_no_error_that_reaches_the_server_has_an_id_in_our_frames(how, carrier):
+    """With the values of all variables, as error reporters show them. The request itself, which the
+    server has too, holds what the client sent: a header, and the mount under a path segment."""
+    store = MemoryStore()
+    app = SessionMiddleware(
+        handler(how),
+        use_cookies=False,
+        find_id=carrier,
+        type=store,
+        secret=SECRET,
+        leak_guard="off" if how == "generate" else "raise",
+    )
+    begin = SessionMiddleware(
+        handler(""), use_cookies=False, find_id="header", type=store, secret=SECRET
+    )
+    id = serve(begin).id
+    if how == "load":
+        app.manager.backend.load = faulty
+    elif how == "save":
+        store.save = faulty
+    urls = {"query:sid": f"/?sid={id}", "param:sid": f"/x;sid={id}", "path:~": f"/~{id}/"}
+    environ = Request.blank(urls.get(carrier, "/")).environ
+    if carrier == "header":
+        environ["HTTP_X_SESSION_ID"] = id
+    with pytest.raises((RuntimeError, IdLeak)) as caught:
+        list(app(environ, lambda *_: print))
+    shown = with_locals(caught.value)
+    shown = shown.replace(f"'HTTP_X_SESSION_ID': '{id}'", "").replace(f"'/~{id}'", "")
+    ours = re.split(r'(?m)^  File "', shown)
+    assert [frame for frame in ours if "/nocookie/" in frame]
+    assert not [frame for frame in ours if id in frame and "test_url_logs" not in frame]

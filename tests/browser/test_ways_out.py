@@ -5,6 +5,7 @@ is told where pages are rewritten; where they go out as they are it is, so each 
 import pytest
 from browser.sites import Site
 from browser.test_walk import Visit
+from test_links import SURE, UNSURE
 
 from nocookie import PathParam, PathSegment, Query, SessionMiddleware, session
 
@@ -165,3 +166,18 @@ def test_no_preload_tells_the_id(page):
 def test_one_that_we_do_not_see_tells_it(chromium, elsewhere):
     page = Page(chromium, elsewhere, Query())
     assert "/told" in page.visit("", PRELOAD, page.asked_more_than(0), outside=True)
+
+
+# -- charsets ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parameter", [*SURE, *UNSURE])
+def test_what_we_take_for_a_charset_the_browser_takes_too(chromium, parameter):
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", f"text/html; {parameter}")])
+        return [b"<h1>\x1b$B%F%9%H\x1b(B</h1>" * 20]  # in ISO-2022-JP, for who guesses
+
+    with Site(application) as site:
+        chromium.driver.get(site.origin)
+        charset = chromium.driver.execute_script("return document.characterSet")
+    assert charset == "UTF-8" or parameter in UNSURE
