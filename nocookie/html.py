@@ -141,6 +141,15 @@ _WORDS: Final = re.compile(r"[^\t\n\f\r ,]+")
 _ABSOLUTE: Final = re.compile(r"[\x00-\x20]*[A-Za-z][A-Za-z0-9+.-]*:")
 
 
+#: What `</form>` closes without a word, what other end tags do, and which close nothing alone
+#: (HTML, "generate implied end tags", "in table").
+_CLOSED_BY_FORM: Final = frozenset(b"dd dt li optgroup option p rb rp rt rtc".split())
+_CLOSED_BY_OTHERS: Final = _CLOSED_BY_FORM | frozenset(
+    b"caption colgroup tbody td tfoot th thead tr".split()
+)
+_NEVER_STRAY: Final = frozenset(b"br p".split())
+
+
 class _Held:
     """Bytes that wait for a decision."""
 
@@ -155,7 +164,7 @@ class _Held:
 class _Form:
     """The form that is open."""
 
-    __slots__ = ("held", "in_noscript", "is_get", "start", "to_the_end")
+    __slots__ = ("held", "in_noscript", "inside", "is_get", "leads_away", "start", "to_the_end")
 
     def __init__(self, start: int, *, is_get: bool, in_noscript: bool) -> None:
         self.start = start
@@ -163,6 +172,10 @@ class _Form:
         self.in_noscript = in_noscript
         #: What waits for its end: its tag, and a field of our name. Empty once decided.
         self.held: list[_Held] = []
+        #: What is open in it. None if it is not known any more, or nobody asks.
+        self.inside: list[bytes] | None = None
+        #: Whether it, or a submitter in it, may lead to another origin.
+        self.leads_away = False
         #: Whether elements behind its end tag may still belong to it.
         self.to_the_end = False
 
@@ -232,6 +245,10 @@ class HtmlRewriter:
     _pending: deque[_Form]
     #: Whether an open form may be closed or not, for all we know: then no other gets an id.
     _form_is_stuck = False
+    #: Whether what follows may be inside of a form of another origin, whose end tag came while
+    #: elements in it were open. Forms that follow keep their fields, as long as nobody moves them:
+    #: a script that swaps pages in does, and then the fields are that form's.
+    _is_inside_another = False
     #: Whether a submitter that names its form by id leads to another origin.
     _foreign_by_name = False
 
@@ -448,7 +465,7 @@ class HtmlRewriter:
                 if done < 0 or self._off:
                     return at
                 at = done
-            if self._open or self._foreign or self._in_noscript:
+            if self._open or self._foreign or self._in_noscript or self._is_counting:
                 at = TEXT.match(buffer, at).end()  # type: ignore[union-attr]
             elif self._usual is None or self._is_unusual(at):
                 at = DULL.match(buffer, at).end()  # type: ignore[union-attr]
@@ -575,7 +592,13 @@ class HtmlRewriter:
     @property
     def _takes_forms(self) -> bool:
         """Whether a whole form could have no effect beyond its end."""
-        return not (self._form or self._form_is_stuck or self._untidy or self._template)
+        is_odd = self._untidy or self._template or self._is_inside_another
+        return not (self._form or self._form_is_stuck or is_odd)
+
+    @property
+    def _is_counting(self) -> bool:
+        """Whether what is open in a form is noted."""
+        return self._form is not None and self._form.inside is not None
 
     def _is_disputed(self, token: re.Match[bytes]) -> bool:
         """Whether noscript ends inside a token, if its content is text for the browser."""
@@ -738,6 +761,11 @@ class HtmlRewriter:
                 self._open.append(name)
                 if len(self._open) > DEPTH_LIMIT:
                     self._lose_order()
+        inside = self._form.inside if self._form else None
+        if inside is not None and name not in VOID and not is_closed and name != b"form":
+            inside.append(name)
+            if len(inside) > DEPTH_LIMIT:
+                self._lose_form()
         match name:
             case b"svg" | b"math" if not is_closed:
                 self._foreign.append(name)
@@ -768,7 +796,22 @@ class HtmlRewriter:
         elif name in RAW or (in_foreign and name in HOLDS_HTML):
             self._plain = name
 
+    def _lose_form(self) -> None:
+        """Where the open form ends in the tree cannot be told."""
+        assert self._form is not None
+        self._form.inside = None
+        self._is_inside_another |= self._form.leads_away
+
     def _on_end_tag(self, name: bytes, end: int) -> None:
+        inside = self._form.inside if self._form else None
+        if inside is not None:
+            closed = _CLOSED_BY_FORM if name == b"form" else _CLOSED_BY_OTHERS
+            while inside and inside[-1] != name and inside[-1] in closed:
+                inside.pop()
+            if inside and inside[-1] == name:
+                inside.pop()
+            elif (inside or name != b"form") and name not in _NEVER_STRAY:
+                self._lose_form()
         if self._open:
             if self._open[-1] == name:
                 self._open.pop()
@@ -966,13 +1009,17 @@ class HtmlRewriter:
         if not self._template:
             self._form = form
             self._form_is_stuck |= self._is_unsure
+            if self._field is not None:
+                form.inside = []
         if attributes is None or method == "dialog":
+            form.leads_away = attributes is None
             return
 
         if action is None:
             text, marks = "", None
         else:
             text, marks = decoded(buffer[action.start : action.end])
+            form.leads_away = bool(text) and self._scope.read(text) is None
         if is_get and self._field is not None:
             self._hold(buffer, tag, attributes, form, text, marks)
         elif text:
@@ -1006,7 +1053,7 @@ class HtmlRewriter:
         if not is_ours:
             self._look_for_leak(text, b"form")
             return
-        if self._template or self._form_is_stuck:
+        if self._template or self._form_is_stuck or self._is_inside_another:
             return
         if b"id" in attributes:
             # Any element of the page may name it as its form.
@@ -1090,6 +1137,8 @@ class HtmlRewriter:
         """Keep the id from the forms that it may submit."""
         self._foreign_by_name |= by_name
         form = self._form
+        if form:
+            form.leads_away = True
         if form and not by_name and not self._template and not self._form_is_stuck:
             forms = [form]
         else:
