@@ -240,6 +240,8 @@ class HtmlRewriter:
     _untidy = False
 
     _form: _Form | None = None
+    #: Whether a form of the page, or a submitter in one, may lead to another origin.
+    leads_away = False
     #: Forms that wait for the end of the page, the open one among them, in their order. Some may
     #: be decided already, and hold nothing.
     _pending: deque[_Form]
@@ -1013,6 +1015,7 @@ class HtmlRewriter:
                 form.inside = []
         if attributes is None or method == "dialog":
             form.leads_away = attributes is None
+            self.leads_away |= form.leads_away
             return
 
         if action is None:
@@ -1020,6 +1023,7 @@ class HtmlRewriter:
         else:
             text, marks = decoded(buffer[action.start : action.end])
             form.leads_away = bool(text) and self._scope.read(text) is None
+            self.leads_away |= form.leads_away
         if is_get and self._field is not None:
             self._hold(buffer, tag, attributes, form, text, marks)
         elif text:
@@ -1137,6 +1141,7 @@ class HtmlRewriter:
         """Keep the id from the forms that it may submit."""
         self._foreign_by_name |= by_name
         form = self._form
+        self.leads_away = True
         if form:
             form.leads_away = True
         if form and not by_name and not self._template and not self._form_is_stuck:

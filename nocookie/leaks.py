@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 from email.utils import parsedate_to_datetime
 from html import unescape
 from typing import Final
@@ -210,10 +210,15 @@ class PlacedIds:
             pattern = rb"%s%s(%s)(?=[^A-Za-z0-9_-])" % (before, re.escape(needle), GRAMMAR.encode())
             self._places.append((needle, re.compile(pattern), isinstance(place, InSegment)))
 
-    def other_than(self, known: Container[str], text: bytes, scope: Scope) -> str | None:
+    def other_than(self, known: Collection[str], text: bytes, scope: Scope) -> str | None:
         """Return an id in a text that is none of those *known*."""
         for needle, pattern, is_path in self._places:
-            if needle not in text:  # quickly done with, as a rule
+            # Quickly done with, as a rule: there is none, or each is one of those known. One
+            # character is counted faster than two.
+            count = text.count(needle[1:] if len(needle) == 2 else needle)
+            if count == sum(
+                [text.count(needle + id.encode()) for id in set(known)] if count else ()
+            ):
                 continue
             for found in pattern.finditer(text):
                 id = found[1].decode()
@@ -243,12 +248,13 @@ def _is_home(text: bytes, end: int, scope: Scope, is_path: bool) -> bool:
 # --- Forms --------------------------------------------------------------------------------------
 
 _FORM_REACH: Final = 2048
-_ACTION_WORDS: Final = (b"action", b"Action", b"ACTION")
 _form_tags: Final = re.compile(
     rb"(?i)<(/?)(form|input|button|textarea|option)(?=[\t\n\f\r />])([^<>]*+)(>[^<]*+)?"
 ).finditer
 _VALUE: Final = rb"[\t\n\f\r ]*+=[\t\n\f\r ]*+(\"[^\"]*+|'[^']*+|[^\t\n\f\r >]*+)"
 _action: Final = re.compile(rb"(?i)[\t\n\f\r /\"'](?:form)?action" + _VALUE).search
+#: By the word as it is commonly written, which is found quickly.
+_actions: Final = [(word, re.compile(word + _VALUE).finditer) for word in (b"action", b"ACTION")]
 _value: Final = re.compile(rb"(?i)[\t\n\f\r /\"']value" + _VALUE).search
 
 
@@ -262,10 +268,16 @@ class FormWatch:
     changes = False
 
     def __init__(
-        self, ids: Iterable[str], is_own: Callable[[str], bool], leak: Callable[[], None]
+        self,
+        ids: Iterable[str],
+        is_own: Callable[[str], bool],
+        leak: Callable[[], None],
+        may_lead_away: Callable[[], bool] | None = None,
     ) -> None:
         self._ids = [id.encode() for id in ids]
         self._is_own = is_own
+        #: What knows better than a look whether there is such a form.
+        self._knows = may_lead_away
         self._leak: Callable[[], None] | None = leak
         self._tail = b""
         #: Of the form that is open: whether it leads to another origin, whether an id is in it.
@@ -275,13 +287,29 @@ class FormWatch:
         if self._leak is not None:
             seen = self._tail + data
             done = 0
-            if self._leads_away or self._has_id or any(word in seen for word in _ACTION_WORDS):
+            if self._leads_away or self._has_id or self._may_lead_away(seen):
                 done = self._look(seen)
             self._tail = seen[max(done, len(seen) - _FORM_REACH) :]
         return data
 
     def close(self) -> bytes:
         return b""
+
+    def _may_lead_away(self, seen: bytes) -> bool:
+        if self._knows is not None:
+            return self._knows()
+        return any(id in seen for id in self._ids) and any(
+            not self._is_home(found[1])
+            for word, find in _actions
+            if word in seen
+            for found in find(seen)
+        )
+
+    def _is_home(self, written: bytes) -> bool:
+        url = written.lstrip(b"\"'")
+        if url[:1] == b"/" and url[1:2] not in (b"/", b"\\") and b"&" not in url:
+            return True
+        return self._is_own(unescape(url.decode("latin-1")))
 
     def _look(self, seen: bytes) -> int:
         """Return up to where all tags are done with."""
@@ -304,8 +332,7 @@ class FormWatch:
             return
         action = _action(attributes) if name in (b"form", b"button", b"input") else None
         if action is not None:
-            url = unescape(action[1].decode("latin-1").lstrip("\"'"))
-            self._leads_away |= not self._is_own(url)
+            self._leads_away |= not self._is_home(action[1])
         if name != b"form":
             value = _value(attributes)
             held = (value[1] if value else b"") + (

@@ -421,10 +421,13 @@ class SessionManager:
         def leak_other() -> None:
             self._leak("to another visitor, in a page", found)
 
+        knows: Callable[[], bool] | None = None
+        if reply.rewriter is not None and reply.rewriter.changes:
+            knows = partial(getattr, reply.rewriter, "leads_away", True)
         _watch(reply, BodyWatch(is_other, self._placed_ids.reach, leak_other))
         if known:
             leak = partial(self._leak, "in a field of a form to another origin", known[0])
-            _watch(reply, FormWatch(known, where.stays, leak))
+            _watch(reply, FormWatch(known, where.stays, leak, knows))
 
     def _is_ours(self, id: str) -> bool:
         try:

@@ -68,9 +68,9 @@ _NAMELESS: Final = re.sub(rb"\((?!\?)", rb"(?:", _ATTRIBUTE).removeprefix(rb"[\t
 _ANY_REST: Final = _REST % (b"", b"", _NAMELESS)
 #: Not before an attribute that may have a browser tell more of the page's URL than its origin.
 UNTOLD: Final = (
-    rb"(?!(?i:referrerpolicy)(?!=[\"'](?:no-referrer|same-origin|(?:strict-)?origin"
+    rb"(?![rR](?i:eferrerpolicy)(?!=[\"'](?:no-referrer|same-origin|(?:strict-)?origin"
     rb"(?:-when-cross-origin)?)[\"'])[\t\n\f\r />=]"
-    rb"|(?i:srcdoc)[\t\n\f\r />=]|(?i:style)(?!=%s)[\t\n\f\r />=])" % CALM_STYLE
+    rb"|[sS](?i:rcdoc[\t\n\f\r />=]|tyle(?!=%s)[\t\n\f\r />=]))" % CALM_STYLE
 )
 _UNTOLD_REST: Final = _REST % (UNTOLD, UNTOLD, _NAMELESS)
 _COMMENT: Final = rb"<!--(?:-?>|(?:[^-]++|-(?!-!?>))*+--!?>)"
@@ -125,11 +125,11 @@ DULL_QUICKLY: Final = (
     rb"<(?:/(?:div|span|p|li|[a-eg-lo-ru-z][a-z0-9-]*+|t[drh]|strong|section|small|table|nav|main"
     rb"|footer|DIV|SPAN|P|LI|[A-EG-LO-RU-Z][A-Z0-9-]*+|T[DRH]|TABLE)>"
     rb"|(?:div|p|span|img|[dghj-loqrvwyz][a-z0-9-]*+|t[drh]|ul|b(?:r|ody)|section|nav|main|footer)"
-    rb"(?:\ (?:[a-qt-z][a-z-]*+=%s|s(?:tyle=%s|(?!tyle=|rcdoc=)[a-z-]*+=%s)))*+>"
+    rb"(?:\ (?:[a-qt-z][a-z-]*+=%s|s(?:rc=%s|tyle=%s|(?!tyle=|rcdoc=)[a-z-]*+=%s)))*+>"
     rb"|(?:DIV|P|SPAN|IMG|[DGHJ-LOQRVWYZ][A-Z0-9-]*+|T[DRH]|UL|B(?:R|ODY))"
     rb"(?:\ [A-QT-Z][A-Z-]*+%s)*+>"
     rb"|!(?:--(?!-?>)[^-]*+-->|(?i:doctype)[^>]*+>))[^<]*+|[^<]++"
-    % (_QUOTED, CALM_STYLE, _QUOTED, IS_QUOTED)
+    % (_QUOTED, _QUOTED, CALM_STYLE, _QUOTED, IS_QUOTED)
 )
 _DULL_NAME: Final = rb"(?:[dghj-loqrvwyzDGHJ-LOQRVWYZ][a-zA-Z0-9-]*+|p|span|t[drh]|ul|img|br)"
 #: Text in an element that would be opened again if it were left open. Said for each name: a group

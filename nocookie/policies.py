@@ -49,9 +49,11 @@ _LONGEST: Final = 15 * 9
 
 #: A quoted style attribute in which there is no such function: no escape, and no function whose
 #: name ends in a y.
-CALM_STYLE: Final = rb"(?:\"(?:[^\"\\&(]++|(?<![yY])\()*+\"|'(?:[^'\\&(]++|(?<![yY])\()*+')"
+CALM_STYLE: Final = (
+    rb"(?:\"[^\"\\&(]*+(?:(?<![yY])\([^\"\\&(]*+)*+\"|'[^'\\&(]*+(?:(?<![yY])\([^'\\&(]*+)*+')"
+)
 #: The same of a style sheet, up to a tag.
-CALM_CSS: Final = rb"(?:[^<\\(]++|(?<![yY])\()*+"
+CALM_CSS: Final = rb"[^<\\(]*+(?:(?<![yY])\([^<\\(]*+)*+"
 
 
 def lax_css(css: bytes, start: int, end: int, *, is_whole: bool) -> tuple[list[Span], int]:
