@@ -37,8 +37,8 @@ from nocookie import (
     logs,
     markup,
     places,
-    session_object,
-    transport,
+    policies,
+    reporting,
 )
 from nocookie.beaker_ids import BeakerIds, is_beaker_id, unsigned
 from nocookie.carriers import (
@@ -55,11 +55,13 @@ from nocookie.carriers import (
 )
 from nocookie.codecs import JsonCodec
 from nocookie.commands import showing
-from nocookie.html import HtmlRewriter, is_rewritable
+from nocookie.html import HtmlRewriter, is_rewritable, says_charset
 from nocookie.ids import GRAMMAR, GatewayIds, RandomIds, SignedIds
 from nocookie.leaks import BodyWatch
 from nocookie.options import OPTIONS
 from nocookie.plain import plain_markup
+from nocookie.request import Deployment
+from nocookie.request import Request as View
 from nocookie.rewriting import InParameter, InQuery, InSegment, Scope
 from nocookie.testing.audit.auditor import Auditor, cookies_of, links_of
 from nocookie.testing.audit.client import Answer
@@ -466,9 +468,85 @@ BLANKS = [
     *product(("",), (" ", "k", "k ", "k \t", "[", "=", ":"), ("", "=", "\n")),
 ]
 
+HEADERS = [
+    *(
+        ("", repeated, "")
+        for repeated in (",", ";", "a,", "a=b,", " ", "<", "public,", "=", '"', "/")
+    ),
+    *(("", repeated, "!") for repeated in (" ,", ";a=b", "proto=https;", "prefetch", "no-store,")),
+]
+#: What style sheets, policies and what says where reports go may consist of.
+_PARTS = [
+    *(
+        "r",
+        "referrer-policy(",
+        "referrer-policy(a)",
+        "\\",
+        "\\72 ",
+        "\\0000",
+        "policy(",
+        '"',
+        '\\"',
+    ),
+    *('"\\', "<", "<input ", "<textarea>", "<form action=x>", "content=", "content=a ", "&amp;"),
+    *("referrerpolicy=", "referrerpolicy=\t", "report-uri x;", "report-to ", "a=", "[", "[0;", "{"),
+    *(
+        'a="b",',
+        '{"endpoints":[]},',
+        "\\x41",
+        "action=",
+        'action="',
+        "value=x ",
+        " ",
+        ",",
+        "(",
+        "y(",
+    ),
+]
+POLICIES = list(product(("", "r", '"', "<form action=//o><input value="), _PARTS, ("", "!")))
+
+
+def css_of(text):
+    policies.lax_css(text.encode("latin-1"), 0, len(text), is_whole=False)
+
+
+def forms_of(text):
+    page = b"<form action=x>" + ID.encode() + text.encode("latin-1")
+    for step in (1024, len(page)):
+        watch = leaks.FormWatch([ID], lambda url: False, lambda: None)
+        for at in range(0, len(page), step):
+            watch.feed(page[at : at + step])
+        watch.close()
+
+
+def others(text):
+    found = leaks.PlacedIds(
+        [Query(), PathSegment(), PathParam()], lambda one: one != ID, signed=False
+    )
+    for scope in scopes():
+        found.other_than([ID], text.encode("latin-1"), scope)
+        found.other_than([], f"{text}/~{'B' * 43} {text}?sid={'B' * 43} ".encode("latin-1"), scope)
+
+
+def reports_of(text):
+    for name in (
+        *("Content-Security-Policy", "Content-Security-Policy-Report-Only"),
+        *("Reporting-Endpoints", "Report-To", "NEL"),
+    ):
+        given = [(name, text)]
+        reporting.says_where(given)
+        for is_own in (True, False):
+            reporting.keep_reports(given, lambda url, own=is_own: own, of_this_page=True)
+
+
 #: How each pattern is run, and on what.
 PATTERNS = {
     "nocookie.beaker_ids:_matches": (use("fullmatch"), LETTERS),
+    "nocookie.carriers:Query.__init__._is_escaped": (
+        by(preparing(Query())),
+        [*WORDS, ("", "amp;", ""), ("&", "amp;", "sid"), ("", "&amp;", "sid=1")],
+    ),
+    "nocookie.carriers:_control": (use("search"), WORDS),
     "nocookie.beaker_ids:_signed": (use("fullmatch"), LETTERS),
     "nocookie.carriers:PathSegment.__init__ fullmatch": (use("fullmatch"), LETTERS),
     "nocookie.carriers:PathSegment.__init__._first": (by(preparing(PathSegment())), WORDS),
@@ -483,7 +561,9 @@ PATTERNS = {
     "nocookie.checking:_EGG": (use("fullmatch"), LETTERS),
     "nocookie.commands.fingerprints:_is_fingerprint": (use("fullmatch"), LETTERS),
     "nocookie.commands.make_config:_ODD": (use("sub"), WORDS),
+    "nocookie.html:_CHARSET": (use("fullmatch"), [*HEADERS, ("charset=", "a", "!"), ("", " ", "")]),
     "nocookie.html:_POLICY": (use("search"), PAGES),
+    "nocookie.html:_POLICY_IN_SVG": (use("search"), PAGES),
     "nocookie.html:_WORDS": (use("findall"), WORDS),
     "nocookie.html:_ABSOLUTE": (use("match"), URLS),
     "nocookie.html:HtmlRewriter._shorten match": (use("match"), PAGES),
@@ -494,8 +574,17 @@ PATTERNS = {
         use("search"),
         [*PAGES, *product(("", "content="), ("content=", "a", " ", "content= ", "a-,"), ("", "x"))],
     ),
+    "nocookie.leaks:PlacedIds.__init__": (by(others), WORDS + POLICIES),
+    "nocookie.leaks:_before_url": (by(others), WORDS + POLICIES),
+    "nocookie.leaks:_unquoted": (by(others), WORDS + POLICIES),
+    "nocookie.leaks:_form_tags": (use("finditer"), [*PAGES, *POLICIES]),
+    "nocookie.leaks:_action": (by(forms_of), POLICIES),
+    "nocookie.leaks:_actions": (by(forms_of), POLICIES),
+    "nocookie.leaks:_value": (by(forms_of), POLICIES),
     "nocookie.links:_grammar": (use("fullmatch"), LETTERS),
-    "nocookie.logs:_ids": (use("sub"), WORDS + LETTERS),
+    "nocookie.manager:_PLAIN_ORIGIN": (use("fullmatch"), URLS),
+    "nocookie.logs:_ids": (use("sub"), WORDS + LETTERS + POLICIES),
+    "nocookie.logs:_is_id": (use("fullmatch"), LETTERS),
     "nocookie.logs:_segments": (use("sub"), WORDS + LETTERS),
     "nocookie.markup:_NAMELESS sub": (use("sub"), [("", "(", ""), ("", "(?", "")]),
     "nocookie.markup:TAG": (at_tags(), PAGES),
@@ -517,6 +606,9 @@ PATTERNS = {
     "nocookie.markup:PLAIN_END": (use("match"), PAGES),
     "nocookie.markup:PLAIN": (at_tags(), PAGES),
     "nocookie.markup:_REFERENCE": (use("finditer"), PAGES),
+    "nocookie.options:_LABEL": (use("fullmatch"), LETTERS + [("", "a-", "")]),
+    "nocookie.options:_NUMBER": (use("fullmatch"), LETTERS),
+    "nocookie.options:_SEGMENT": (use("fullmatch"), URLS),
     "nocookie.options:_TOKEN": (use("fullmatch"), LETTERS),
     "nocookie.options:_ORIGIN": (by(option("origin")), URLS),
     "nocookie.options:_networks.texts split": (by(option("trusted_proxies")), WORDS),
@@ -526,7 +618,13 @@ PATTERNS = {
     "nocookie.places:_EMPTY_OR_DOTS": (use("fullmatch"), URLS),
     "nocookie.plain:_WRITTEN_AS_IT_IS": (use("fullmatch"), LETTERS),
     "nocookie.plain:_compiled": (by(in_plain_markup), PAGES),
-    "nocookie.redaction:_is_id": (use("fullmatch"), LETTERS),
+    "nocookie.policies:_functions": (use("finditer"), POLICIES),
+    "nocookie.policies:_unfinished": (by(css_of), POLICIES),
+    "nocookie.policies:_lax": (use("finditer"), POLICIES + PAGES),
+    "nocookie.policies:_link_policies": (use("sub"), POLICIES + HEADERS),
+    "nocookie.policies:_tightened.said sub": (use("sub"), POLICIES),
+    "nocookie.reporting:_endpoint": (use("fullmatch"), POLICIES + HEADERS),
+    "nocookie.reporting:_members": (use("findall"), POLICIES + HEADERS),
     "nocookie.rewriting:_ODD": (use("search"), URLS),
     "nocookie.rewriting:_SCHEME": (use("match"), URLS),
     "nocookie.rewriting:_ABSOLUTE": (use("match"), URLS),
@@ -544,13 +642,17 @@ PATTERNS = {
             ),
         ],
     ),
+    "nocookie.request:_absolute": (use("match"), URLS),
+    "nocookie.request:_is_id": (use("fullmatch"), LETTERS),
+    "nocookie.request:_long": (use("sub"), WORDS + LETTERS),
+    "nocookie.request:_of_addresses": (use("search"), WORDS),
     "nocookie.stores.memcached:MemcachedStore.__init__ fullmatch": (use("fullmatch"), LETTERS),
-    "nocookie.stores.memcached_wire:_address fullmatch": (use("fullmatch"), URLS),
-    "nocookie.stores.memcached_wire:_address.match fullmatch": (use("fullmatch"), URLS),
+    "nocookie.stores.memcached_servers:_address fullmatch": (use("fullmatch"), URLS),
+    "nocookie.stores.memcached_servers:_address.match fullmatch": (use("fullmatch"), URLS),
+    "nocookie.stores.redis_url:read fullmatch": (use("fullmatch"), URLS),
+    "nocookie.stores.redis_url:_client_name fullmatch": (use("fullmatch"), LETTERS),
+    "nocookie.stores.redis_url:_seeds.(netloc, slash, after) fullmatch": (use("fullmatch"), URLS),
     "nocookie.stores.redis:RedisStore.keys.pattern sub": (use("sub"), WORDS),
-    "nocookie.stores.redis_wire:URL_OPTIONS": (use("fullmatch"), LETTERS + [("ssl_", "a", "!")]),
-    "nocookie.stores.redis_wire:connect fullmatch": (use("fullmatch"), URLS),
-    "nocookie.stores.redis_wire:_seeds.(netloc, slash, after) fullmatch": (use("fullmatch"), URLS),
     "nocookie.testing.audit.auditor:Auditor.__init__._in_url": (by(told("query:sid")), URLS),
     "nocookie.testing.audit.auditor:Auditor.__init__._in_url 2": (by(told("path:~")), URLS),
     "nocookie.testing.audit.auditor:Auditor.masker sub": (by(masked), LETTERS),
@@ -562,13 +664,6 @@ PATTERNS = {
     "nocookie.testing.audit.elsewhere:_SCHEME": (use("fullmatch"), URLS),
     "nocookie.testing.audit.elsewhere:leads_elsewhere.authority split": (use("split"), URLS),
     "nocookie.tokens:_is_text": (use("fullmatch"), LETTERS),
-    "nocookie.transport:_PROTO": (
-        use("search"),
-        [
-            *WORDS,
-            *product(("", ";", "proto", "proto=a"), (" ", "; ", ";proto", "a", '"'), ("", "!")),
-        ],
-    ),
 }
 #: Others that are put into the same name, and tried with the first.
 TOGETHER = {f"nocookie.leaks:_ADDRESSES {n}" for n in (2, 3, 4)}
@@ -674,7 +769,7 @@ def leaking(text):
 def linked(text):
     env = environ(PATH_INFO=text, QUERY_STRING=text, HTTP_HOST=text, SERVER_NAME="a")
     for carrier in (Query(), PathSegment(), PathParam()):
-        scope = links.scope_of(env, carrier, ID, None)
+        scope = links.scope_of(View(env), carrier, ID)
         for status in ("200 OK", "302 Found"):
             given = reply(("Location", text), ("Refresh", text), ("Content-Type", text))
             given.status = status
@@ -683,6 +778,21 @@ def linked(text):
             links.leads_on(given)
             links.is_page(given)
             links.put_on_body(scope, given, lambda what: None)
+
+
+def viewed(text):
+    """What is known of a request, wherever a text may stand in it."""
+    deployment = Deployment(proxies=[ip_network("127.0.0.0/8")])
+    names = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_PROTO", "HTTP_HOST", "HTTP_USER_AGENT")
+    for name in (*names, "HTTP_SEC_PURPOSE", "PATH_INFO", "QUERY_STRING", "SCRIPT_NAME"):
+        view = View(environ(REMOTE_ADDR="127.0.0.1", REQUEST_URI=text, **{name: text}), deployment)
+        for each in ("is_speculative", "may_tell", "front", "url", "is_moved", "sent_path"):
+            getattr(view, each)
+        view.client_digest()
+        view.is_mounted_at(text)
+        view.hide_ids((ID,), Query().bare)
+    View(environ(REMOTE_ADDR=text), deployment).came_by_https  # noqa: B018
+    View(environ(REMOTE_ADDR=text), deployment).is_local  # noqa: B018
 
 
 def in_places(method):
@@ -737,13 +847,6 @@ VALUES = [
     *(("", repeated, "") for repeated in ("1", "[", "[1,", '{"a":', "\\", "9", "e9", "-1,", 'a"')),
     *(("[", repeated, "0]") for repeated in ("1,", "[1],", '"a",', '{"!tuple":[]},', "1.5e3,")),
     *(('{"!set":[', repeated, "0]}") for repeated in ('"a",', '"\\u00e9",')),
-]
-HEADERS = [
-    *(
-        ("", repeated, "")
-        for repeated in (",", ";", "a,", "a=b,", " ", "<", "public,", "=", '"', "/")
-    ),
-    *(("", repeated, "!") for repeated in (" ,", ";a=b", "proto=https;", "prefetch", "no-store,")),
 ]
 NAMES = [
     *(("", letter, "") for letter in ("a", " ", "\n", "\x1b", "\u0301", "\u4e00", "a\u0301", ",")),
@@ -814,20 +917,19 @@ READERS = {
     "leaks.is_html": (lambda text: leaks.is_html(reply(("Content-Type", text))), HEADERS),
     "leaks.tells_others": (lambda text: leaks.tells_others(text.encode("latin-1")), PAGES),
     "leaks.BodyWatch": (watched, PIECES),
+    "leaks.FormWatch": (forms_of, POLICIES[:80] + PIECES),
+    "leaks.PlacedIds": (others, FEW),
+    "leaks.Watched": (watched, FEW),
+    "leaks.speaks_to_caches": (leaks.speaks_to_caches, HEADERS),
+    "html.says_charset": (says_charset, HEADERS + [("a;", "charset=a;", "")]),
+    "policies.lax_css": (css_of, POLICIES),
+    "policies.tightened_html": (policies.tightened_html, POLICIES),
+    "policies.tightened_link": (policies.tightened_link, POLICIES + HEADERS),
+    "reporting.keep_reports": (reports_of, POLICIES + HEADERS + VALUES),
     "links": (linked, FEW),
     "logs.mask": (logs.mask, WORDS),
     "logs.MaskIds": (filtered, WORDS),
-    "redaction.take": (preparing(Query()), FEW),
-    "transport.is_secure": (
-        to_environ(
-            lambda env: transport.is_secure(env, [ip_network("127.0.0.0/8")]),
-            *("HTTP_FORWARDED", "HTTP_X_FORWARDED_PROTO"),
-            REMOTE_ADDR="127.0.0.1",
-        ),
-        WORDS + HEADERS,
-    ),
-    "transport.is_loopback": (to_environ(transport.is_loopback, "REMOTE_ADDR"), LETTERS),
-    "session_object.agent_of": (to_environ(session_object.agent_of, "HTTP_USER_AGENT"), WORDS),
+    "request.Request": (viewed, WORDS + HEADERS),
     **{f"ids.{kind}": (keyed(SCHEMES[kind]), LETTERS) for kind in SCHEMES},
     "tokens.Tokens": (refusing(Tokens(["k" * 40]).open), LETTERS),
     "beaker_ids.is_beaker_id": (is_beaker_id, LETTERS),
@@ -894,12 +996,13 @@ WITH_OTHERS = {
         "closes_itself": "markup.beginning",
     },
     "logs": dict.fromkeys(["MaskingRequestHandler"], "logs.mask"),
-    "redaction": dict.fromkeys(["ids_taken", "taken"], "reads nothing"),
+    "request": dict.fromkeys(["ids_taken", "received"], "reads nothing"),
     "commands.showing": {
         **dict.fromkeys(["as_json", "moment", "seconds"], "numbers"),
         "printable": "commands.showing.table",
     },
-    "transport": {},
+    "policies": {},
+    "reporting": {"says_where": "reporting.keep_reports"},
     "html": {},
     "places": {},
 }
