@@ -29,7 +29,7 @@ from nocookie.testing.audit.elsewhere import leads_elsewhere, ways_elsewhere
 from nocookie.testing.serving import serving
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 __all__ = ["ENDPOINTS", "Reference", "application"]
 
@@ -80,6 +80,8 @@ class Reference:
                 headers = [*headers, (STATE, "gone")]
             return start_response(status, headers, *exc_info)
 
+        if self.sessions.manager.request(environ).came_by_https:
+            environ["wsgi.url_scheme"] = "https"  # which a server behind a proxy may not know
         try:
             return self.sessions(environ, start)
         except _Boom:
@@ -95,8 +97,9 @@ def _respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
     handle = HANDLERS.get(environ.get("PATH_INFO", ""))  # WebOb would decode it, and some cannot be
     response = Response(status=404) if handle is None else handle(request)
     response.headers[STATE] = _state()
-    app: WSGIApplication = response
-    return app(environ, start_response)
+    # Not by a call of the response: that makes a Location absolute, as WebOb understands it.
+    start_response(response.status, response.headerlist)
+    return [] if request.method == "HEAD" else response.app_iter
 
 
 def _state() -> str:

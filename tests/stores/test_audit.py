@@ -106,6 +106,7 @@ def test_the_reference_application_passes(place, carrier, clock, log):
             carrier=carrier,
             endpoints=endpoints(store),
             plain=plain,
+            origin=url.replace("http:", "https:"),
             advance=clock.advance,
             store_dump=place.dump,
             log_text=lambda: "\n".join(log.lines),

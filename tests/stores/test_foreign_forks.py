@@ -94,7 +94,7 @@ for pid, source in children:
     with open(source, "rb") as pipe:
         results.append(json.loads(pipe.read() or '["error: it has not answered"]'))
     os.waitpid(pid, 0)
-print(json.dumps(results))
+print(json.dumps(results), flush=True)
 os._exit(0)
 """
 

@@ -29,7 +29,7 @@ class Auditor:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.client = Client(target.base, target.patience)
+        self.client = Client(target.base, target.patience, target.origin)
         #: Every id that the application gave to us.
         self.issued: set[str] = set()
         #: Which endpoints answered 5xx with the id in the page.
@@ -305,7 +305,7 @@ class _Links(HTMLParser):
 def _read(answer: Answer) -> _Links:
     links = _Links()
     if "html" in (answer.header("Content-Type") or ""):
-        links.feed(answer.text)
+        links.feed(answer.text.replace("\0", "\ufffd"))  # as browsers read it in an attribute
         links.close()
     return links
 

@@ -58,7 +58,7 @@ class Client:
     """Makes requests below one URL, each on a connection of its own. An answer may take
     *patience* seconds, from the first byte to the last."""
 
-    def __init__(self, base: str, patience: float) -> None:
+    def __init__(self, base: str, patience: float, origin: str | None = None) -> None:
         #: When its time is over, by `time.monotonic`.
         self.until = math.inf
         url = urlsplit(base)
@@ -66,7 +66,8 @@ class Client:
         self._tls = url.scheme == "https"
         self._address = (url.hostname, url.port or (443 if self._tls else 80))
         self._patience = patience
-        self.origin = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+        #: What links and redirects to it begin with.
+        self.origin = origin or f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
         self.mount = url.path.rstrip("/")
         self.host = url.netloc.rpartition("@")[2]
 

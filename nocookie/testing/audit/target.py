@@ -131,6 +131,9 @@ class Target:
 
     # -- what it may be configured for
 
+    #: The origin that clients know, such as `https://shop.example`, where a proxy between them and
+    #: the base ends TLS; else that of the base.
+    origin: str | None = None
     #: The base at which it is reached over plain HTTP, to be refused there.
     plain: str | None = None
     #: The request header whose change must end the use of an id, such as `User-Agent`.
@@ -164,7 +167,7 @@ class Target:
     advance: Callable[[float], object] | None = None
 
     def __post_init__(self) -> None:
-        for base in (self.base, *([] if self.plain is None else [self.plain])):
+        for base in filter(None, (self.base, self.plain, self.origin)):
             if not _is_base(base):
                 raise ConfigError(f"the target is a URL such as http://host:8000/app, not {base!r}")
         kind, _, name = self.carrier.partition(":")
