@@ -236,7 +236,7 @@ def forks(driver, fork):
     for pid in children:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status:
-            said = "no, a child hangs" if status == -signal.SIGALRM else "no, a child fails"
+            said = "no, no answer in a child" if status == -signal.SIGALRM else "no, a child fails"
     return said
 
 
@@ -415,7 +415,7 @@ def in_a_process(words):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return f"no, it hangs ({PATIENCE} s)"
+        return f"no, over {PATIENCE} s"
     lines = [line for line in out.splitlines() if line.startswith("said ")]
     if lines:
         return json.loads(lines[-1][5:])
