@@ -164,9 +164,11 @@ def test_links_on_the_page_lead_somewhere(page: Path) -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors that a page's headings make."""
-    lines = re.findall(r"^#+ +(.+)$", page.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+    """The anchors that a page's headings make, and those of rows of its tables."""
+    text = page.read_text("utf-8")
+    lines = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+    return made | set(re.findall(r'^\| <a id="([^"]+)"></a>', text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
