@@ -1214,7 +1214,7 @@ class Session(MutableMapping[str, Any]):
 
     def _change_new(self, change: Callable[[MutableMapping[str, Any]], T]) -> T:
         result = change(self)
-        self._marked = True
+        self._mark()
         return result
 
     def _draft(self, key: str, found: Record) -> Session:

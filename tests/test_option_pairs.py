@@ -1,0 +1,599 @@
+"""No exception from a client: every pair of options, with every carrier, under odd requests.
+
+The options are those of the table and the carriers those of `nocookie.carriers`. One that has no
+values to try in VALUES or CARRIERS fails here.
+"""
+
+import itertools
+import logging
+import random
+import re
+from contextlib import suppress
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from helpers import serve
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
+
+import nocookie
+from nocookie import ConfigError, SessionMiddleware, StoreError, carriers, session
+from nocookie.errors import NocookieError, Refusal, SessionConflict, ValueRefused
+from nocookie.ids import SignedIds
+from nocookie.options import OPTIONS
+from nocookie.stores.memory import MemoryStore
+from nocookie.testing import FakeClock
+
+SECRET = "a secret of more than enough characters: 7hJk2pQ9"
+OLD_SECRET = "another of more than enough characters: Zx81vbnQ"
+NOWHERE = "127.0.0.1:1"
+
+
+def by_hand(request):
+    """A finder of an application."""
+    return request.headers.get("X-Session-Id")
+
+
+def odd_finder(request):
+    """One that returns what it should not, and fails."""
+    if request.method == "POST":
+        return 7
+    if request.method == "OPTIONS":
+        raise ZeroDivisionError
+    return None
+
+
+def tells(event):
+    """A listener that does nothing."""
+
+
+def broken(event):
+    raise ValueError("a listener that fails")
+
+
+#: By option: what to try, each with the options that it needs beside it.
+VALUES = {
+    "use_cookies": [(True, {}), (False, {})],
+    "find_id": [],  # the carriers: see below
+    "id_header": [("X-Session-Id", {}), ("X-Other", {}), (None, {})],
+    "rewrite": [("off", {}), ("location", {}), ("html", {})],
+    "origin": [("https://shop.example", {}), ("http://localhost:8080/below", {})],
+    "leak_guard": [("off", {}), ("log", {}), ("raise", {})],
+    "type": [
+        ("memory", {}),
+        ("file", {"data_dir": "TMP"}),
+        ("sqlalchemy", {"url": None, "create_table": True, "engine": "ENGINE"}),
+        ("redis", {"url": f"redis://{NOWHERE}", "engine": None}),
+        ("memcached", {"url": NOWHERE, "engine": None}),
+        ("cookie", {"secret": SECRET}),
+        (MemoryStore(), {}),
+    ],
+    "url": [
+        (f"redis://{NOWHERE}", {"type": "redis"}),
+        (f"redis+cluster://:word@{NOWHERE}", {"type": "redis"}),
+        (NOWHERE, {"type": "memcached"}),
+        ("sqlite://", {"type": "sqlalchemy", "create_table": True}),
+    ],
+    "engine": [("ENGINE", {"type": "sqlalchemy", "url": None, "create_table": True})],
+    "table_name": [("other_sessions", {})],
+    "schema_name": [("main", {})],
+    "create_table": [(True, {}), (False, {})],
+    "key_prefix": [("shop:", {})],
+    "data_dir": [("TMP", {})],
+    "durability": [("normal", {}), ("full", {})],
+    "max_sessions": [(1, {}), (100, {})],
+    "deadline": [(0.05, {}), (86400, {})],
+    "timeout": [(1e-6, {}), (1800, {}), (None, {}), ("1e9", {})],
+    "lifetime": [(1e-6, {}), (43200, {}), (None, {}), ("1e9", {})],
+    "rotate_every": [(1e-6, {"rotation_grace": 1e-6}), (600, {}), (None, {})],
+    "rotation_grace": [(1e-3, {}), (1e9, {"rotate_every": 1e9})],
+    "auto": [(True, {}), (False, {})],
+    "secret": [(SECRET, {}), ([SECRET, OLD_SECRET], {}), (None, {})],
+    "encrypt_key": [(OLD_SECRET, {"secret": SECRET}), (None, {})],
+    "data_serializer": [("json", {}), ("pickle", {"secret": SECRET})],
+    "max_value_size": [(1, {}), (10_000, {})],
+    "max_size": [(1, {}), (10_000, {})],
+    "max_keys": [(1, {}), (10, {})],
+    "on_unknown": [("new", {}), ("error", {})],
+    "require_https": [(True, {}), (False, {})],
+    "trusted_proxies": [("10.0.0.0/8, ::1", {}), ("", {})],
+    "watch_client": [(True, {}), (False, {})],
+    "on_event": [(tells, {}), (broken, {}), ([tells, broken], {})],
+    "strict": [(True, {}), (False, {"id_key": OLD_SECRET})],
+    "id_key": [(OLD_SECRET, {}), (None, {})],
+    "key": [("sid", {}), ("__Host-sid", {"secure": True})],
+    "cookie_path": [("/shop", {})],
+    "cookie_domain": [("shop.example", {})],
+    "cookie_expires": [
+        (True, {}),
+        (False, {}),
+        (300, {}),
+        ("1e9", {}),
+        (timedelta(days=1), {}),
+    ],
+    "secure": [(True, {}), (False, {})],
+    "httponly": [(True, {}), (False, {})],
+    "samesite": [("Lax", {}), ("Strict", {}), ("None", {"secure": True}), (None, {})],
+    "beaker_ids_until": [("2099-12-31", {}), ("2001-01-01", {}), (None, {})],
+    "beaker_secret": [("Beaker's own", {"beaker_ids_until": "2099-12-31"})],
+    "clock": [("CLOCK", {}), ("BACKWARDS", {})],
+}
+
+#: By carrier: what `find_id` is to be.
+CARRIERS = {
+    "Header": lambda: nocookie.Header(),
+    "Bearer": lambda: nocookie.Bearer(),
+    "Query": lambda: nocookie.Query(),
+    "PathSegment": lambda: nocookie.PathSegment(),
+    "PathParam": lambda: carriers.PathParam(),
+    "Form": lambda: nocookie.Form(),
+    "Cookie": lambda: "cookie",
+    "Callback": lambda: [by_hand, odd_finder],
+    "FirstOf": lambda: nocookie.FirstOf("cookie:a", "header:X-Session-Id", "form:sid", "query:sid"),
+    # With none named, the option `use_cookies` decides.
+    "none": lambda: None,
+}
+
+#: What `nocookie.carriers` has beside carriers.
+NO_CARRIERS = {
+    *("SCHEMES", "AmbiguousId", "BodyFilter", "Carrier", "RawCarrier", "Reply", "UrlCarrier"),
+    "carriers_from",
+}
+
+
+def test_every_option_has_values_to_try():
+    missing = OPTIONS.keys() - VALUES.keys()
+    assert not missing, f"give each of these options some valid values in VALUES: {missing}"
+    assert VALUES.keys() == OPTIONS.keys()
+    assert [name for name, values in VALUES.items() if not values] == ["find_id"]
+
+
+def test_every_carrier_is_tried():
+    there = set(carriers.__all__) - NO_CARRIERS
+    missing = there - CARRIERS.keys()
+    assert not missing, f"make each of these carriers in CARRIERS: {missing}"
+    assert CARRIERS.keys() - {"none"} == there
+
+
+# -- the pairs -----------------------------------------------------------------------------------
+
+#: One value of an option: its name and where it stands in VALUES.
+FACTORS = [(name, at) for name, values in VALUES.items() for at in range(len(values))]
+PAIRS = [(a, b) for a, b in itertools.combinations(FACTORS, 2) if a[0] != b[0]]
+
+
+class Backwards:
+    """A clock that is put back now and then."""
+
+    def __init__(self):
+        self.now, self.calls = 2e9, 0
+
+    def __call__(self):
+        self.calls += 1
+        self.now += 50 if self.calls % 7 else -1000
+        return self.now
+
+
+def made(carrier, row, tmp_path, app=None):
+    """Return the middleware with these values. Raises what its construction raises."""
+    options = {}
+    for name, at in row:
+        options.update(VALUES[name][at][1])
+    options |= {name: VALUES[name][at][0] for name, at in row}
+    stand_ins = {
+        "TMP": lambda: str(tmp_path),
+        "ENGINE": lambda: create_engine("sqlite://", poolclass=StaticPool),
+        "CLOCK": FakeClock,
+        "BACKWARDS": Backwards,
+    }
+    for name, value in options.items():
+        if isinstance(value, str) and value in stand_ins:
+            options[name] = stand_ins[value]()
+    find_id = CARRIERS[carrier]()
+    if find_id is not None:
+        options |= {"find_id": find_id}
+        options.setdefault("use_cookies", False)
+    return SessionMiddleware(app, **options)
+
+
+class Rows:
+    """Rows of values such that every pair that can be made at all is in one of them."""
+
+    def __init__(self, carrier, tmp_path):
+        self.carrier, self.tmp_path = carrier, tmp_path
+        self.refused, self.covered = [], 0
+        self.order = list(VALUES)
+        random.Random(carrier).shuffle(self.order)
+
+    def __iter__(self):
+        left = dict.fromkeys(PAIRS)
+        while left:
+            first = next(iter(left))
+            row = list(first)
+            if not self.can_be_made(row):
+                self.refused.append(first)
+                del left[first]
+                continue
+            for name in self.order:
+                if name not in dict(row):
+                    self.grow(row, name, left)
+            for a, b in itertools.combinations(row, 2):
+                pair = (a, b) if (a, b) in left else (b, a)
+                self.covered += pair in left
+                left.pop(pair, None)
+            yield row
+
+    def grow(self, row, name, left):
+        """Add the value of this option that makes the most new pairs, if one can be added."""
+
+        def gain(at):
+            new = (name, at)
+            return sum((new, old) in left or (old, new) in left for old in row)
+
+        for at in sorted(range(len(VALUES[name])), key=gain, reverse=True):
+            if not gain(at):
+                return
+            if self.can_be_made([*row, (name, at)]):
+                row.append((name, at))
+                return
+
+    def can_be_made(self, row):
+        try:
+            made(self.carrier, row, self.tmp_path)
+        except ConfigError:
+            return False
+        return True
+
+
+# -- the requests --------------------------------------------------------------------------------
+
+
+class Boom(Exception):
+    """The application's own."""
+
+
+def presented(kind, site, live):
+    """What a client says its id is, in this kind of request: none, one, or two texts."""
+    ours = live[-1] if live else "A" * 43
+    return {
+        "no id": [],
+        "empty": [""],
+        "control characters": ["a\r\nX-Injected: 1\x1b[31m\x7f"],
+        "Latin-1": ["caf\xe9\xff" * 9],
+        "64 KB": ["A" * 65536],
+        "NUL": ["A" * 42 + "\0"],
+        "forged": [SignedIds([OLD_SECRET + "!"]).new()],
+        "unknown": [site.manager.backend.ids.new()],
+        "live": [ours],
+        "live and another": [ours, "B" * 43],
+        "live and quoted": [f'"{ours}"'],
+        "Beaker's": [uuid4().hex],
+        "Beaker's, signed": ["0" * 40 + uuid4().hex],
+        "a gateway's": ["user-4711 / Müller"],
+        "markup": ['"><script>alert(1)</script>'],
+        "not by percent": ["%zz%0d%0a%00"],
+    }[kind]
+
+
+IDS = [
+    *("no id", "empty", "control characters", "Latin-1", "64 KB", "NUL", "forged", "unknown"),
+    *("live", "live and another", "live and quoted", "Beaker's", "Beaker's, signed"),
+    *("a gateway's", "markup", "not by percent"),
+]
+METHODS = ["GET", "POST", "HEAD", "OPTIONS", "prefetch", "cross-origin"]
+WAYS = ["http", "https", "proxied", "proxied oddly", "not proxied", "unusual server"]
+ANSWERS = ["text", "304", "204", "303", "html", "stream", "write", "refresh", "late start"]
+HANDLERS = [
+    *("nothing", "read", "save", "login", "logout", "regenerate", "raise", "catch"),
+    *("persist", "count", "rebuild", "url", "times", "clear", "after", "owners"),
+]
+
+
+def pairwise(*dimensions):
+    """Rows in which every two values of two dimensions meet."""
+    left = {
+        ((i, a), (j, b))
+        for (i, first), (j, second) in itertools.combinations(enumerate(dimensions), 2)
+        for a in first
+        for b in second
+    }
+    choose = random.Random(7)
+    while left:
+        best, best_row = set(), None
+        for _ in range(30):
+            row = [choose.choice(values) for values in dimensions]
+            (i, a), (j, b) = min(left, key=repr) if best_row is None else choose.choice(seeds)
+            seeds = [((i, a), (j, b))]
+            row[i], row[j] = a, b
+            met = left.intersection(itertools.combinations(list(enumerate(row)), 2))
+            if len(met) > len(best):
+                best, best_row = met, row
+        left -= best
+        yield best_row
+
+
+REQUESTS = list(pairwise(IDS, METHODS, WAYS, ANSWERS, HANDLERS))
+
+
+def environ_of(carrier, texts, method, way):
+    """A request in which these texts stand where the carrier looks, and so in the other places."""
+    environ = {
+        "REQUEST_METHOD": method if method.isupper() else "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/page",
+        "QUERY_STRING": "a=1",
+        "SERVER_NAME": "shop.example",
+        "SERVER_PORT": "80",
+        "HTTP_HOST": "shop.example",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "192.0.2.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.version": (1, 0),
+        "wsgi.multiprocess": True,
+        "wsgi.input": Input(b""),
+    }
+    if method == "prefetch":
+        environ["HTTP_SEC_PURPOSE"] = "prefetch;prerender"
+    if method == "OPTIONS":
+        environ["HTTP_ACCESS_CONTROL_REQUEST_METHOD"] = "POST"
+    if method in ("OPTIONS", "cross-origin"):
+        environ["HTTP_ORIGIN"] = "https://other.example"
+    if way != "http":
+        environ |= {"HTTP_USER_AGENT": "Odd/1\x00\xff", "HTTP_REFERER": "http://[::1/\x00?sid=x"}
+    if way == "https":
+        environ |= {"wsgi.url_scheme": "https", "SERVER_PORT": "443"}
+    if way.startswith("proxied"):
+        environ["REMOTE_ADDR"] = "10.1.2.3"
+    if way in ("proxied", "not proxied"):
+        environ |= {"HTTP_X_FORWARDED_PROTO": "https", "HTTP_FORWARDED": 'for="[::1]";proto=https'}
+    if way == "proxied oddly":
+        odd = '\x00"proto=https;;,=,\xff'
+        environ |= {"HTTP_X_FORWARDED_PROTO": odd, "HTTP_FORWARDED": odd, "HTTP_HOST": "\x00[:x"}
+    if way == "unusual server":
+        del environ["HTTP_HOST"], environ["REMOTE_ADDR"], environ["SERVER_PROTOCOL"]
+        del environ["QUERY_STRING"], environ["SCRIPT_NAME"]
+    if texts:
+        put(environ, carrier, texts, method)
+    return environ
+
+
+def put(environ, carrier, texts, method):
+    text = texts[0]
+    in_header, in_query = ", ".join(texts), "&".join(f"sid={one}" for one in texts)
+    if carrier in ("Header", "Callback", "FirstOf", "none"):
+        environ["HTTP_X_SESSION_ID"] = in_header
+    if carrier in ("Cookie", "FirstOf", "none"):
+        names = ("nocookie.session.id", "sid", "a")
+        environ["HTTP_COOKIE"] = "; ".join(f"{n}={one}" for n in names for one in texts)
+    if carrier == "Bearer":
+        environ["HTTP_AUTHORIZATION"] = f"Bearer {text}"
+    if carrier in ("Query", "FirstOf"):
+        environ["QUERY_STRING"] = f"a=%zz&{in_query}&amp;sid={text}"
+    if carrier == "PathSegment":
+        environ["PATH_INFO"] = "".join(f"/~{one}" for one in texts) + ("/page", "")[len(text) % 2]
+        if method == "POST":
+            environ["REQUEST_URI"] = environ["PATH_INFO"]
+    if carrier == "PathParam":
+        environ["PATH_INFO"] = "/page" + "".join(f";sid={one}" for one in texts)
+    if carrier in ("Form", "FirstOf"):
+        body = in_query.encode("latin-1", "replace")
+        environ |= {
+            "CONTENT_TYPE": "application/x-www-form-urlencoded",
+            "CONTENT_LENGTH": str(len(body)) if method != "PUT" else "many",
+            "wsgi.input": Input(body),
+        }
+
+
+class Input:
+    """The body of a request."""
+
+    def __init__(self, body):
+        self.body = body
+
+    def read(self, size=-1):
+        return self.body
+
+
+PAGE = (
+    b"<!doctype html><base href='/x/'><a href='next?a=1'>n</a><a href='//other.example/'>o</a>"
+    b"<form method=post action=/to><input name=a></form><meta http-equiv=refresh content='1;url=/r'>"
+)
+
+STATUS = {"304": "304 Not Modified", "204": "204 No Content", "303": "303 See Other"}
+HEADERS = {
+    "303": [("Location", "/next?a=1#b")],
+    "html": [("Content-Type", "text/html; charset=utf-8")],
+    "stream": [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "public")],
+    "write": [("Content-Type", "text/html; charset=utf-8")],
+    "refresh": [("Refresh", "1; url=/next")],
+}
+
+
+def handle(did):
+    if did == "read":
+        session.get("n")
+        assert session.reason is None or session.is_new
+        repr(session)
+    elif did in ("save", "persist", "after"):
+        session.start()
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+        if did == "persist":
+            session.persist()
+    elif did == "login":
+        session.login("ada")
+        session.save()
+    elif did == "logout":
+        session.logout("/bye?a=1")
+    elif did == "regenerate":
+        session["n"] = 1
+        session.regenerate_id()
+        session.save()
+    elif did == "raise":
+        session["n"] = 1
+        session.save()
+        raise Boom
+    elif did == "catch":
+        for _ in range(2):
+            try:
+                session.get("n")
+            except NocookieError:
+                pass
+    elif did == "count":
+        session.incr("n")
+        session.mutate(lambda stored: stored.setdefault("m", []).append(1))
+    elif did == "rebuild":
+        session.rebuild("no id\0")
+        session["n"] = 1
+        session.save()
+    elif did == "url":
+        session["n"] = 1
+        session.save()
+        session.url("/next?a=1"), session.bare_url("/next?sid=1"), session.fingerprint
+    elif did == "times":
+        session.timeout, session.lifetime = 1e9, None
+        session["n"] = 1
+        session.save()
+    elif did == "clear":
+        session["n"] = [1]
+        session.clear()
+        session.revert()
+        session.load()
+        session.save()
+    elif did == "owners":
+        session.sessions_of("ada")
+        session.end_all("bob")
+        session.end_one("0" * 10, "ada")
+
+
+#: The application tells the client about what it did wrong with the session.
+OURS_TO_ANSWER = (StoreError, SessionConflict, Refusal)
+
+
+def application(environ, start_response):
+    answer, did = environ["test.answer"], environ["test.did"]
+    status = STATUS.get(answer, "200 OK")
+    headers = [("X-Application", "1"), *HEADERS.get(answer, ())]
+    try:
+        handle(did)
+        if session.accessed() and did != "catch":
+            environ["test.seen"].add(session.reason)
+            environ["test.id"].append(session.id if session.must_propagate else None)
+    except OURS_TO_ANSWER:
+        if did == "catch":
+            start_response("500 Of a framework", headers)
+            return [b""]
+        raise
+    except NocookieError:  # a size, a gateway's id, a store without owners
+        status = "400 Bad Request"
+    if answer == "write":
+        write = start_response(status, headers)
+        write(PAGE)
+        return []
+    if answer == "late start":
+        return late(status, headers, start_response)
+    start_response(status, headers)
+    if answer == "stream":
+        return stream(did)
+    return [] if status[:3] in ("204", "304") else [PAGE]
+
+
+def stream(did):
+    for at in range(0, len(PAGE), 50):
+        yield PAGE[at : at + 50]
+    if did == "after":
+        session["late"] = 1
+        with suppress(ValueRefused):
+            session.save()
+
+
+def late(status, headers, start_response):
+    start_response(status, headers)
+    yield b""
+    yield b"x"
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
+
+
+class Checked:
+    """One site, and what it is asked."""
+
+    def __init__(self, carrier, row, tmp_path):
+        self.carrier, self.row = carrier, row
+        self.site = made(carrier, row, tmp_path, application)
+        self.live = []
+        #: What became of sessions: reasons, None for one that was known, and our own statuses.
+        self.seen = set()
+        chosen = dict(row)
+        fails = {"redis", "memcached"}
+        kind = VALUES["type"][chosen["type"]][0] if "type" in chosen else None
+        url = VALUES["url"][chosen["url"]][1]["type"] if "url" in chosen else kind
+        no_table = chosen.get("create_table") == 1
+        self.may_fail = bool(fails & {kind, url}) or no_table or "table_name" in chosen
+
+    def ask(self, kind, method, way, answer, did):
+        texts = presented(kind, self.site, self.live)
+        environ = environ_of(self.carrier, texts, method, way)
+        ids = []
+        environ |= {"test.answer": answer, "test.did": did, "test.id": ids}
+        environ["test.seen"] = self.seen
+        told = (kind, method, way, answer, did), self.carrier, self.described()
+        try:
+            got = serve(self.site, environ=environ)
+        except Boom:
+            assert did == "raise", told
+            return
+        except ValueRefused:
+            # The application's own: it put there what is too large, and did not take it back.
+            assert did in ("regenerate", "count") or self.site.manager.backend.auto, told
+            return
+        except Exception as error:
+            raise AssertionError(f"{error!r} got out of the middleware: {told}") from error
+        self.check(got, method, told)
+        if got.header("X-Application") and ids and ids[0]:
+            self.live.append(ids[0])
+
+    def check(self, got, method, told):
+        ours = not any(name == "X-Application" for name, _ in got.headers)
+        code = got.status[:3]
+        if ours:
+            self.seen.add(code)
+            allowed = {"307", "400", "403", "404", "409"} | ({"503"} if self.may_fail else set())
+            assert code in allowed, (got.status, told)
+            length = got.header("Content-Length")
+            assert "chunk" in got.log or length, ("an empty body is no answer everywhere", told)
+            if length and method != "HEAD":
+                assert int(length) == len(got.body), told
+        else:
+            assert not code.startswith("5"), (got.status, told)
+        for name, value in got.headers:
+            assert type(name) is type(value) is str, told
+            assert not CONTROL(name + value), (name, value, told)
+            value.encode("latin-1")
+
+    def close(self):
+        store = self.site.manager.backend.store
+        if hasattr(store, "close"):
+            store.close()
+
+    def described(self):
+        return {name: VALUES[name][at][0] for name, at in self.row}
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_every_pair_of_options_answers_every_client(carrier, tmp_path, caplog):
+    caplog.set_level(logging.CRITICAL, "nocookie")  # of everything something is said
+    rows, seen = Rows(carrier, tmp_path), set()
+    for row in rows:
+        site = Checked(carrier, row, tmp_path)
+        for request in REQUESTS:
+            site.ask(*request)
+        site.close()
+        seen |= site.seen
+    # It was not by chance: sessions were found, refused, and failed.
+    expected = {None, "absent", "malformed", "unknown", "forged", "insecure", "destroyed"}
+    assert expected <= seen
+    assert {"400", "403", "503"} <= seen
+    assert rows.covered + len(rows.refused) == len(PAIRS)
