@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nocookie.errors import NocookieError
+from nocookie.errors import Refusal
 from nocookie.forks import ProcessLocal
 from nocookie.local import current
 
@@ -78,8 +78,8 @@ class Event(NamedTuple):
 class Events:
     """The events of one application: counted, logged, and given to *callbacks*.
 
-    A callback that raises a `NocookieError`, `TooManyTries` say, has it answered; anything else
-    that it raises is logged and goes no further.
+    A callback that raises a `Refusal`, `TooManyTries` say, has the client told, unless the
+    response has begun. Anything else that it raises is logged and goes no further.
     """
 
     def __init__(self, callbacks: Sequence[Callable[[Event], object]] = ()) -> None:
@@ -100,9 +100,13 @@ class Events:
             environ = None if request is None else request._environ
             try:
                 callback(Event(name, detail, fingerprint, environ))
-            except NocookieError:
-                raise
-            except Exception:
+            except Exception as error:
+                if isinstance(error, Refusal):
+                    if request is None:
+                        raise
+                    if not request._sent:
+                        request._refused = error
+                        raise
                 logger.exception("a callback of on_event failed at the event %s", name)
 
     def counts(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from nocookie.options import LONGEST
 from nocookie.stores.base import OWN_LIFE
 
 __all__ = ["FACTS", "OWN", "RESERVED", "Facts", "Life"]
@@ -75,7 +76,9 @@ class Life(NamedTuple):
 
 def _seconds(value: Any) -> float | None:
     seconds = _moment(value)
-    return math.inf if seconds == _NEVER else seconds
+    if seconds is None or seconds == _NEVER:
+        return None if seconds is None else math.inf
+    return min(seconds, LONGEST)  # more was taken once, and does not fit into every store
 
 
 def _moment(value: Any) -> float | None:

@@ -32,7 +32,7 @@ from nocookie.carriers import (
     UrlCarrier,
     carriers_from,
 )
-from nocookie.errors import ConfigError, IdLeak, NocookieError
+from nocookie.errors import ConfigError, IdLeak, NocookieError, Refusal
 from nocookie.events import emit
 from nocookie.ids import NotAnId
 from nocookie.leaks import (
@@ -183,6 +183,8 @@ class SessionManager:
                 why = error.reason
             except AmbiguousId:
                 why = "ambiguous"
+            except Refusal:  # of a callback
+                raise
             except Exception as error:  # a finder is anybody's code: it costs the id, no more
                 self.emit("finder failed", type(error).__name__)
                 continue
@@ -361,7 +363,7 @@ class SessionManager:
                 if self._abroad.setdefault(origin, ours) is ours:  # one of several threads
                     try:
                         self.emit("redirect_abroad", f"to {origin}")
-                    except NocookieError:
+                    except Refusal:
                         pass  # a callback's answer to a client who did nothing
 
     def _check_head(self, id: str, reply: Reply) -> None:

@@ -101,7 +101,7 @@ class SessionMiddleware:
                 and type(body) is list
                 and exchange._status
                 and not manager.in_url
-                and exchange._status[0] != "3"
+                and exchange._status[0] not in "35"
             ):
                 # The way of most requests, in few steps: nobody asked for the session.
                 exchange._environ = exchange._start_response = None
@@ -213,6 +213,9 @@ class _Exchange(SessionObject):
 
     def _commit(self, as_it_is: bool = False) -> tuple[str, Headers]:
         session, status, headers = self._sess, self._status, self._headers
+        if self._refused is not None and status.startswith("500"):
+            # The framework made its own answer of what a callback said to the client.
+            raise self._refused.with_traceback(None)
         if session is None and not self._manager.in_url:
             if status[:1] == "3" and self._environ is not None:
                 self._manager.look_at_redirect(status, headers, self._environ)
@@ -254,7 +257,7 @@ class _Exchange(SessionObject):
 
     def _let_go(self) -> None:
         # environ holds this object, and what the server gave us may hold environ: see rule 4.
-        self._environ = self._start_response = self._server_write = None
+        self._environ = self._start_response = self._server_write = self._refused = None
 
     def _go_on(self, earlier: SessionObject) -> None:
         """Serve a request once more, after an internal redirect: the session is the same."""

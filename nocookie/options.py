@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from nocookie.errors import ConfigError
 
 __all__ = [
-    *("MOST_TURNS", "OPTIONS", "PREFIXES", "REFUSED"),
+    *("LONGEST", "MOST_TURNS", "OPTIONS", "PREFIXES", "REFUSED"),
     *(
         "Option",
         "agree",
@@ -55,6 +55,12 @@ class Option(NamedTuple):
 
 #: How many rotations by themselves one grace may hold: an old id is followed over each of them.
 MOST_TURNS: Final = 32
+
+#: What is to last for longer, in seconds, lasts for ever: 100 years of 365.25 days. The stores can
+#: hold the moments that follow from it.
+LONGEST: Final = 100 * 31_557_600.0
+#: What sockets and locks can wait for is some weeks, and nobody waits for so long.
+LONGEST_CALL: Final = 86_400.0
 
 _TRUE: Final = frozenset({"true", "yes", "on", "y", "t", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "n", "f", "0"})
@@ -106,15 +112,25 @@ def _text(value: Any) -> str:
     return text
 
 
-def _seconds(value: Any) -> float:
-    if not isinstance(value, bool):
-        try:
-            seconds = float(value)
-        except (TypeError, ValueError, OverflowError):
-            seconds = math.nan
-        if 0 < seconds < math.inf:
-            return seconds
-    raise ValueError("must be a number of seconds above 0")
+def _seconds_to(longest: float, which_is: str) -> Callable[[Any], float]:
+    """What follows from a time has to fit into what stores, sockets and dates can hold."""
+
+    def convert(value: Any) -> float:
+        if not isinstance(value, bool):
+            try:
+                seconds = float(value)
+            except (TypeError, ValueError, OverflowError):
+                seconds = math.nan
+            if 0 < seconds <= longest:
+                return seconds
+        raise ValueError(
+            f"must be a number of seconds above 0, and at most {longest:.0f} ({which_is})"
+        )
+
+    return convert
+
+
+_seconds: Final = _seconds_to(LONGEST, "100 years")
 
 
 def _count(value: Any) -> int:
@@ -185,12 +201,12 @@ def _cookie_expires(value: Any) -> bool | timedelta | datetime:
     """As Beaker: true is the browser's session, false never, a number so many seconds."""
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
-    if isinstance(value, timedelta) and value > timedelta(0):
+    if isinstance(value, timedelta) and timedelta(0) < value <= timedelta(seconds=LONGEST):
         return value
     if not isinstance(value, (timedelta, bool, type(None))):
         try:
             return timedelta(seconds=_seconds(value))
-        except (ValueError, OverflowError):
+        except ValueError:
             pass
     try:
         if str(value).strip() != "0":  # neither never nor at once
@@ -198,8 +214,8 @@ def _cookie_expires(value: Any) -> bool | timedelta | datetime:
         raise ValueError
     except ValueError:
         raise ValueError(
-            "must be true (until the browser ends), false (never), a number of seconds above 0, a "
-            "timedelta or a datetime"
+            "must be true (until the browser ends), false (never), a number of seconds above 0 or "
+            "a timedelta, at most 100 years, or a datetime"
         ) from None
 
 
@@ -426,25 +442,30 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "How many sessions the `memory` store holds; past "
             "that, the longest idle one makes room.",
         ),
-        Option("deadline", _seconds, 2.0, "Seconds that one call of the store may take."),
+        Option(
+            "deadline",
+            _seconds_to(LONGEST_CALL, "a day"),
+            2.0,
+            "Seconds that one call of the store may take, at most a day.",
+        ),
         Option(
             "timeout",
             _optional(_seconds),
             1800.0,
-            "Seconds a session may lie unused; `none` for ever.",
+            "Seconds a session may lie unused, at most 100 years; `none` for ever.",
         ),
         Option(
             "lifetime",
             _optional(_seconds),
             43200.0,
-            "Seconds a session lives, however much it is used; `none` for ever.",
+            "Seconds a session lives, however much it is used, at most 100 years; `none` for ever.",
         ),
         Option(
             "rotate_every",
             _optional(_seconds),
             None,
-            "Seconds after which a session in use goes on under a fresh id by itself; `none` for "
-            "never. Only where the response can tell the client, so not with a finder of your own.",
+            "Seconds after which a session in use goes on under a fresh id by itself, at most 100 "
+            "years; `none` for never. Only where the response can tell the client, so not with a finder of your own.",
         ),
         Option(
             "rotation_grace",
@@ -549,8 +570,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _cookie_expires,
             True,
             "When the browser drops the cookie: `true`, at the end of its own session; `false`, "
-            "never; a number of seconds or a `timedelta`, so long after the last use; a "
-            "`datetime`, then.",
+            "never; a number of seconds or a `timedelta`, so long after the last use, at most 100 years; "
+            "a `datetime`, then.",
         ),
         Option("secure", _bool, False, "Send the cookie over HTTPS only."),
         Option("httponly", _bool, True, "Hide the cookie from scripts."),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from nocookie.backend import Backend, Presented
-from nocookie.errors import UnboundSessionError
+from nocookie.errors import Refusal, UnboundSessionError
 from nocookie.farewell import Farewell
 from nocookie.sessions import Session, new_session
 
@@ -74,6 +74,10 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
     _manager: Opener
     #: Until the end of the request.
     _environ: WSGIEnvironment | None
+    #: The response has begun: the client can be told nothing else any more.
+    _sent: bool = False
+    #: What a callback of `on_event` has refused the client with.
+    _refused: Refusal | None = None
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
@@ -90,13 +94,14 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
             if self._environ is None:
                 raise UnboundSessionError("the request of this session is over")
             manager = self._manager
-            session = self._sess = new_session(manager.session_class)
+            session = new_session(manager.session_class)
             session._backend = manager.backend
             environ = self._environ
             # A view of most requests would be made for nothing.
             if environ["REQUEST_METHOD"] == "HEAD" or "HTTP_SEC_PURPOSE" in environ:
                 session._passive = manager.request(environ).is_speculative
             session._presented, session._reason = manager.find(environ)
+            self._sess = session
         return session
 
     def _get_current_obj(self) -> SessionObject:

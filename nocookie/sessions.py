@@ -39,7 +39,6 @@ from nocookie.errors import (
     SessionConflict,
     SessionGone,
     StoreError,
-    TooManyTries,
     ValueRefused,
 )
 from nocookie.facts import FACTS, OWN, RESERVED, Facts, Life
@@ -493,9 +492,10 @@ class Session(MutableMapping[str, Any]):
             except StoreError as error:
                 self._note(error)
                 raise
-            self._backend.emit("ended", "", key[:FINGERPRINT_LENGTH])
             self._ended, self._failed, self._unreadable = True, None, None
         self._detach("destroyed")
+        if key is not None:
+            self._backend.emit("ended", "", key[:FINGERPRINT_LENGTH])
 
     invalidate = delete
 
@@ -635,7 +635,7 @@ class Session(MutableMapping[str, Any]):
             self._is_new = True
         if why != "absent":
             known = self._presented[0][1][:FINGERPRINT_LENGTH] if self._presented else None
-            self._ask("refused", why, known)
+            self._backend.emit("refused", why, known)
         self._detach(why)
         if self._backend.needs_session and not self._may_be_new:
             self._needed, self._values = why, None
@@ -977,7 +977,7 @@ class Session(MutableMapping[str, Any]):
             key = backend.ids.fresh_key(self.id)
             if not is_said:
                 # Before it is stored: a listener may refuse that.
-                self._ask("created", "", key[:FINGERPRINT_LENGTH])
+                backend.emit("created", "", key[:FINGERPRINT_LENGTH])
                 is_said = True
             self._created = now = backend.clock()
             seal = self._new_seal(key)
@@ -1257,14 +1257,6 @@ class Session(MutableMapping[str, Any]):
                 continue
             if self._differs(name, value, self._fields[name]):
                 self._changed[name] = None
-
-    def _ask(self, event: str, detail: str, fingerprint: str | None) -> None:
-        """Emit an event. Raises `TooManyTries` if a listener does; the client is told then."""
-        try:
-            self._backend.emit(event, detail, fingerprint)
-        except TooManyTries as error:
-            self._refuse(partial(TooManyTries, error.retry_after))
-            raise
 
     def _refuse(self, refusal: Callable[[], Refusal]) -> None:
         self._failed, self._refusal = "refused", refusal

@@ -13,15 +13,25 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from helpers import serve
+from helpers import CountingStore, serve
 from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
 import nocookie
-from nocookie import ConfigError, SessionMiddleware, StoreError, carriers, session
+from nocookie import (
+    ConfigError,
+    SessionMiddleware,
+    StoreError,
+    TooManyTries,
+    carriers,
+    forms,
+    session,
+)
 from nocookie.errors import NocookieError, Refusal, SessionConflict, ValueRefused
+from nocookie.events import EVENTS
 from nocookie.ids import SignedIds
 from nocookie.options import OPTIONS
+from nocookie.stores.base import Delta
 from nocookie.stores.memory import MemoryStore
 from nocookie.testing import FakeClock
 
@@ -593,7 +603,329 @@ def test_every_pair_of_options_answers_every_client(carrier, tmp_path, caplog):
         site.close()
         seen |= site.seen
     # It was not by chance: sessions were found, refused, and failed.
-    expected = {None, "absent", "malformed", "unknown", "forged", "insecure", "destroyed"}
-    assert expected <= seen
-    assert {"400", "403", "503"} <= seen
+    assert {None, "absent", "malformed", "unknown", "forged", "insecure", "destroyed"} <= seen
+    assert {"400", "404", "503"} <= seen
     assert rows.covered + len(rows.refused) == len(PAIRS)
+
+
+# -- callbacks that raise ------------------------------------------------------------------------
+#
+# A callback may raise at any event. What is for the client is answered, unless the response has
+# begun; anything else that it raises goes to the log.
+
+PHASES = ["prepare", "find", "load", "commit", "body", "close"]
+
+
+class Site:
+    """One application whose handler and stream are the test's, and what its callback raises."""
+
+    def __init__(self, event, error, **options):
+        self.event, self.error, self.raised = event, error, 0
+        self.clock = FakeClock()
+        self.store = CountingStore(clock=self.clock)
+        self.page = self.later = self.at_close = lambda: None
+        self.headers, self.own_500 = [], False
+        options = {"find_id": "header:X-Session-Id", "secret": SECRET} | options
+        self.app = SessionMiddleware(
+            self.respond,
+            use_cookies=False,
+            type=self.store,
+            clock=self.clock,
+            on_event=self.told,
+            **options,
+        )
+
+    def told(self, event):
+        if event.name == self.event and self.armed:
+            self.raised += 1
+            raise self.error
+
+    armed = False
+
+    def respond(self, environ, start_response):
+        try:
+            self.page()
+        except OURS_TO_ANSWER:
+            if not self.own_500:
+                raise
+            start_response("500 Of a framework", [])
+            return [b""]
+        status = "302 Found" if dict(self.headers).get("Location") else "200 OK"
+        start_response(status, [("X-Application", "1"), *self.headers])
+        return Streamed(self)
+
+    def get(self, id=None, **environ):
+        given = environ_of("Header", [] if id is None else [id], "GET", "http")
+        return serve(self.app, environ=given | {"wsgi.multiprocess": False} | environ)
+
+    def begin(self):
+        """Store a session; return its id."""
+        self.page = save
+        id = self.get().id
+        self.page = lambda: None
+        return id
+
+
+class Streamed:
+    """A response that is made while it is sent."""
+
+    def __init__(self, site):
+        self.site, self.steps = site, iter([b"one ", b"two"])
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        chunk = next(self.steps, None)
+        if chunk is None:
+            raise StopIteration
+        if chunk == b"two":
+            self.site.later()
+        return chunk
+
+    def close(self):
+        self.site.at_close()
+
+
+def save():
+    session["n"] = session.get("n", 0) + 1
+    session.save()
+
+
+def read():
+    session.get("n")
+
+
+#: By event and phase: what makes it happen. Each gets a site that it may set up, and asks it for
+#: the one request in which the callback raises.
+PROVOKE = {}
+
+
+def provokes(event, phase, **options):
+    def kept(ask):
+        PROVOKE[event, phase] = ask, options
+
+    return kept
+
+
+def asked(site, page=lambda: None, id=None, **environ):
+    site.page = page
+    site.armed = True
+    return site.get(id, **environ)
+
+
+class FailsFirst(nocookie.Query):
+    def prepare(self, environ):
+        raise ZeroDivisionError
+
+
+provokes("finder failed", "prepare", find_id=FailsFirst())(asked)
+provokes("finder failed", "find", find_id=lambda request: 7)(lambda site: asked(site, read))
+
+
+@provokes("misfit", "prepare", find_id="query:sid")
+def _(site):
+    return asked(site, **{"wsgi.multiprocess": True})
+
+
+@provokes("misfit", "commit")
+def _(site):
+    return asked(site, save, REMOTE_ADDR="192.0.2.1")
+
+
+@provokes("conflict", "find", find_id=["header:X-Session-Id", "cookie:sid"])
+def _(site):
+    new = site.app.manager.backend.ids.new
+    return asked(site, read, new(), HTTP_COOKIE=f"sid={new()}")
+
+
+provokes("refused", "load")(lambda site: asked(site, read, "A" * 43))
+provokes("created", "commit")(lambda site: asked(site, save))
+
+
+@provokes("created", "load")
+def _(site):
+    return asked(site, lambda: (save(), session.persist()))
+
+
+@provokes("plain http", "commit", require_https=True)
+def _(site):
+    return asked(site, save)
+
+
+@provokes("expired", "load")
+def _(site):
+    id = site.begin()
+    site.clock.advance(1801)
+    return asked(site, read, id)
+
+
+@provokes("corrupted", "load")
+def _(site):
+    id = site.begin()
+    key = site.app.manager.backend.ids.key(id)
+    site.store.save(key, Delta({"n": b"no value"}), 600)
+    return asked(site, read, id)
+
+
+@provokes("clock", "load")
+def _(site):
+    site.clock.advance(10_000)
+    id = site.begin()
+    site.clock.advance(-10_000)
+    return asked(site, read, id)
+
+
+@provokes("store error", "load")
+def _(site):
+    id = site.begin()
+    site.store.fail("load")
+    return asked(site, read, id)
+
+
+@provokes("store error", "commit")
+def _(site):
+    site.store.fail("create")
+    return asked(site, save)
+
+
+@provokes("store error", "close")
+def _(site):
+    id = site.begin()
+
+    def at_close():
+        save()
+        site.store.fail("save")
+
+    site.at_close = at_close
+    return asked(site, read, id)
+
+
+@provokes("ended", "load")
+def _(site):
+    return asked(site, lambda: session.logout(), site.begin())
+
+
+@provokes("ended", "body")
+def _(site):
+    id = site.begin()
+    site.later = lambda: session.logout()
+    return asked(site, read, id)
+
+
+provokes("login", "commit")(lambda site: asked(site, lambda: session.login("ada")))
+
+
+@provokes("login", "close", strict=False, id_key=OLD_SECRET, secret=None)
+def _(site):
+    site.page = save
+    site.get("user-4711")
+    site.at_close = lambda: session.login("ada")
+    return asked(site, read, "user-4711")
+
+
+@provokes("rotated", "commit")
+def _(site):
+    return asked(site, lambda: (save(), session.regenerate_id()), site.begin())
+
+
+@provokes("client changed", "commit", watch_client=True)
+def _(site):
+    site.page = lambda: session.login("ada")
+    id = site.get(HTTP_USER_AGENT="One/1").id
+    return asked(site, read, id, HTTP_USER_AGENT="Two/2")
+
+
+@provokes("lost", "commit")
+def _(site):
+    id = site.begin()
+    site.page = save
+
+    def respond(environ, start_response):
+        session.regenerate_id()
+        save()
+        start_response("304 Not Modified", [("X-Application", "1")])
+        return [b""]
+
+    site.app.app = respond
+    return asked(site, save, id)
+
+
+@provokes("lost", "close")
+def _(site):
+    site.at_close = save
+    return asked(site)
+
+
+@provokes("leak", "commit")
+def _(site):
+    id = site.begin()
+    site.headers = [("X-Elsewhere", id), ("Location", f"https://other.example/?{id}")]
+    return asked(site, read, id)
+
+
+@provokes("leak", "body")
+def _(site):
+    id = site.begin()
+    site.headers = [("Cache-Control", "public, max-age=60"), ("Content-Type", "text/plain")]
+
+    def respond(environ, start_response):
+        read()
+        start_response("200 OK", [("X-Application", "1"), *site.headers])
+        yield b"one "
+        yield id.encode()
+
+    site.app.app = respond
+    return asked(site, read, id)
+
+
+@provokes("redirect_abroad", "commit")
+def _(site):
+    site.headers = [("Location", "https://other.example/")]
+    return asked(site, read, site.begin())
+
+
+@provokes("form refused", "load", find_id="header:X-Session-Id")
+def _(site):
+    return asked(site, lambda: forms.refusal("no token of ours"))
+
+
+def test_every_event_is_provoked_and_every_phase():
+    missing = EVENTS.keys() - {event for event, _ in PROVOKE}
+    assert not missing, f"give each of these events a way to provoke it here: {missing}"
+    assert {event for event, _ in PROVOKE} == EVENTS.keys()
+    assert {phase for _, phase in PROVOKE} == set(PHASES)
+
+
+ERRORS = {
+    "TooManyTries": TooManyTries(30),
+    "NocookieError": NocookieError("a callback's"),
+    "StoreError": StoreError("a callback's own store"),
+    "ConfigError": ConfigError("a callback's"),
+    "ValueError": ValueError("a callback's"),
+}
+
+#: Where the response has begun, or the client has done nothing.
+NOT_ANSWERED = {"body", "close"}
+
+
+@pytest.mark.parametrize("own_500", [False, True], ids=["", "framework"])
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize(("event", "phase"), PROVOKE)
+def test_a_callback_that_raises_is_answered_or_passed_over(event, phase, error, own_500, caplog):
+    ask, options = PROVOKE[event, phase]
+    site = Site(event, ERRORS[error], **options)
+    site.own_500 = own_500
+    got = ask(site)
+    assert site.raised, "the event came"
+    for_client = error == "TooManyTries" and phase not in NOT_ANSWERED
+    if for_client and event != "redirect_abroad":
+        assert got.status == "429 Too Many Requests"
+        assert (got.header("Retry-After"), got.body.count(b"guessing")) == ("30", 1)
+        return
+    expected = {"plain http": "403", "store error": "503"}.get(event, "[23]0[0234]")
+    if phase in NOT_ANSWERED:
+        expected = "200"
+    assert re.match(expected, got.status)
+    if event != "redirect_abroad":
+        assert f"a callback of on_event failed at the event {event}" in caplog.text

@@ -24,6 +24,7 @@ FALSE = [False, "False", "false", "FALSE", "no", "off", "0", 0, " off ", "n", "f
 NO_BOOL = ["", "maybe", "2", 2, None, [], 1.5, "truefalse"]
 SECONDS = [(5, 5.0), ("5", 5.0), ("0.5", 0.5), (0.5, 0.5), (" 7 ", 7.0), ("1e3", 1000.0)]
 NO_SECONDS = [0, -1, "0", "-1", "soon", math.nan, math.inf, "inf", "nan", [], True, b"5 s"]
+NO_SECONDS += [1e21, "3155760001", 10**400]
 NONE = [None, "none", "None", "", "off", " none "]
 COUNTS = [(5, 5), ("5", 5), (" 7 ", 7)]
 NO_COUNTS = [0, -1, "0", "-1", "many", 1.5, "1.5", None, True, [], ""]
@@ -116,9 +117,9 @@ ROWS = {
         ["", "none", None, 1, "fsync"],
     ),
     "max_sessions": (COUNTS, NO_COUNTS),
-    "deadline": (SECONDS, [*NO_SECONDS, None, "none"]),
-    "timeout": ([*SECONDS, *NONES], NO_SECONDS),
-    "lifetime": ([*SECONDS, *NONES], NO_SECONDS),
+    "deadline": ([*SECONDS, (86400, 86400.0)], [*NO_SECONDS, None, "none", 86401]),
+    "timeout": ([*SECONDS, ("3155760000", 3155760000.0), *NONES], NO_SECONDS),
+    "lifetime": ([*SECONDS, ("3155760000", 3155760000.0), *NONES], NO_SECONDS),
     "auto": (BOOLS, NO_BOOL),
     "secret": (SECRETS, NO_SECRETS),
     "encrypt_key": (SECRETS, NO_SECRETS),
@@ -167,7 +168,8 @@ ROWS = {
             (datetime(2030, 1, 1), datetime(2030, 1, 1, tzinfo=UTC)),
             (datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)),
         ],
-        [0, "0", -1, "-1", timedelta(0), timedelta(-1), "soon", None, [], math.nan, 1e300],
+        [0, "0", -1, "-1", timedelta(0), timedelta(-1), "soon", None, [], math.nan, 1e300]
+        + [3155760001, "1e13", timedelta(days=36526), timedelta.max],
     ),
     "secure": (BOOLS, NO_BOOL),
     "httponly": (BOOLS, NO_BOOL),
