@@ -76,9 +76,10 @@ class Life(NamedTuple):
 
 def _seconds(value: Any) -> float | None:
     seconds = _moment(value)
-    if seconds is None or seconds == _NEVER:
-        return None if seconds is None else math.inf
-    return min(seconds, LONGEST)  # more was taken once, and does not fit into every store
+    if seconds is None:
+        return None
+    # Not every store can hold more; the record may be another's work.
+    return math.inf if seconds == _NEVER else min(seconds, LONGEST)
 
 
 def _moment(value: Any) -> float | None:

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple
@@ -200,14 +201,14 @@ def _one_of(*words: str) -> Callable[[Any], str]:
 def _cookie_expires(value: Any) -> bool | timedelta | datetime:
     """As Beaker: true is the browser's session, false never, a number so many seconds."""
     if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
+        value = value if value.tzinfo else value.replace(tzinfo=UTC)
+        with suppress(OverflowError):  # in UTC it is in the year 10000
+            return value.astimezone(UTC)
     if isinstance(value, timedelta) and timedelta(0) < value <= timedelta(seconds=LONGEST):
         return value
     if not isinstance(value, (timedelta, bool, type(None))):
-        try:
+        with suppress(ValueError):
             return timedelta(seconds=_seconds(value))
-        except ValueError:
-            pass
     try:
         if str(value).strip() != "0":  # neither never nor at once
             return _bool(value)

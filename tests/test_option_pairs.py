@@ -6,8 +6,12 @@ values to try in VALUES or CARRIERS fails here.
 
 import itertools
 import logging
+import math
 import random
 import re
+import socket
+import threading
+import time
 from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
@@ -31,6 +35,7 @@ from nocookie.errors import NocookieError, Refusal, SessionConflict, ValueRefuse
 from nocookie.events import EVENTS
 from nocookie.ids import SignedIds
 from nocookie.options import OPTIONS
+from nocookie.stores import redis_scripts
 from nocookie.stores.base import Delta
 from nocookie.stores.memory import MemoryStore
 from nocookie.testing import FakeClock
@@ -929,3 +934,201 @@ def test_a_callback_that_raises_is_answered_or_passed_over(event, phase, error, 
     assert re.match(expected, got.status)
     if event != "redirect_abroad":
         assert f"a callback of on_event failed at the event {event}" in caplog.text
+
+
+# -- servers of a store that answer nonsense -----------------------------------------------------
+
+WITHIN = 0.3  # the deadline, in seconds
+
+
+class Lines:
+    """What a server hears, line by line and piece by piece."""
+
+    def __init__(self, client):
+        self.file = client.makefile("rb")
+
+    def line(self):
+        line = self.file.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError
+        return line[:-2]
+
+    def piece(self, size):
+        return self.file.read(size + 2)[:-2]
+
+
+class FakeRedis:
+    """As much of Redis as the store needs, one session at a time."""
+
+    url = "redis://127.0.0.1:%d"
+
+    def __init__(self):
+        self.meta, self.fields = b"", []
+        self.roles = {
+            redis_scripts.Script(getattr(redis_scripts, name)).sha: name
+            for name in ("CREATE", "SAVE", "LOAD", "BURY", "DESTROY", "ADD")
+        }
+
+    def hear(self, lines):
+        count = int(lines.line()[1:])
+        return [lines.piece(int(lines.line()[1:])) for _ in range(count)]
+
+    def answer(self, words):
+        if words[0] == b"CLUSTER":
+            return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % self.port
+        if words[0] in (b"HGET", b"ZRANGE", b"HMGET"):
+            return b"*0\r\n" if words[0] == b"ZRANGE" else b"*2\r\n$-1\r\n$-1\r\n"
+        role = self.roles.get(words[1])
+        if role == "CREATE":
+            now, ttl, created, version, seal, _, *self.fields = words[4:]
+            times = b"%a %a" % (float(now), float(now) + float(ttl))
+            self.meta = b" ".join((b"1", created, times, version, seal))
+        if role in ("LOAD", "BURY"):
+            parts = [b"m", self.meta, *self.fields]
+            return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts)
+        return {"DESTROY": b"$0\r\n\r\n", "ADD": b"*0\r\n"}.get(role, b":1\r\n")
+
+    #: No answer to anything that is asked.
+    NONSENSE = [
+        *(b"+private\r\n", b"$7\r\nprivate\r\n", b":-7\r\n", b"*1\r\n+private\r\n", b"*1\r\n:1\r\n"),
+        *(b"*1\r\n*0\r\n", b"*2\r\n$1\r\nm\r\n:1\r\n", b"*2\r\n$1\r\nm\r\n$-1\r\n", b"%1\r\n+a\r\n:1\r\n"),
+        *(b"#t\r\n", b",1.5\r\n", b"_\r\n", b"(7\r\n", b"~1\r\n:1\r\n", b">1\r\n+a\r\n", b"=5\r\ntxt:a\r\n"),
+        *(b"-\r\n", b"- \r\n", b"-MOVED\r\n", b"-MOVED 1\r\n", b"-MOVED 1 private\r\n", b"-ASK\r\n"),
+        *(b"-MOVED 99999 :0\r\n", b"-MOVED x y:z\r\n", b"-ASK 1 127.0.0.1:99999\r\n", b"-\xff\r\n"),
+        *(b"?\r\n", b"\r\n", b"$-7\r\n", b"$x\r\n", b"*x\r\n", b":1:1\r\n", b":1\r\n:1\r\n", b"\0\0\r\n"),
+        *(b"", b"$1000\r\nprivate", b"*2\r\n$1\r\n", b":1", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    ]
+
+
+class FakeMemcached:
+    url = "127.0.0.1:%d"
+
+    def __init__(self):
+        self.items, self.token = {}, 1
+
+    def hear(self, lines):
+        words = lines.line().split(b" ")
+        if words[0] in (b"add", b"cas", b"replace"):
+            words.append(lines.piece(int(words[4])))
+        return words
+
+    def answer(self, words):
+        verb, name = words[:2]
+        held = self.items.get(name)
+        if verb == b"gets":
+            if held is None:
+                return b"END\r\n"
+            head = b"VALUE %b 0 %d %d" % (name, len(held), self.token)
+            return b"%b\r\n%b\r\nEND\r\n" % (head, held)
+        if verb in (b"add", b"cas", b"replace"):
+            self.items[name] = words[-1]
+            return b"STORED\r\n"
+        self.items.pop(name, None)
+        return b"HD\r\n" if verb == b"md" else b"DELETED\r\n"
+
+    NONSENSE = [
+        *(b"", b"\r\n", b"OK\r\n", b"private\r\n", b"VALUE\r\n", b"VALUE a\r\n", b"VALUE a b c d\r\n"),
+        *(b"VALUE k 0 5 1\r\nab\r\nEND\r\n", b"END \r\n", b"END\r\nEND\r\n", b"STORED\n", b"+OK\r\n"),
+        *(b"SERVER_ERROR\r\n", b"CLIENT_ERROR private\r\n", b"ERROR\r\n", b"\0\xff\r\n", b"HD 1 2\r\n"),
+        *(b"VALUE k 0 -1 1\r\n\r\nEND\r\n", b"TOUCHED\r\n", b"VALUE k 0 1000 1\r\nprivate", b"STORE"),
+    ]
+
+
+class Server:
+    """A fake that answers well until it is told to answer nonsense from some command on."""
+
+    def __init__(self, fake):
+        self.fake, self.after, self.nonsense = fake, math.inf, b""
+        self.heard = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = fake.port = self.listener.getsockname()[1]
+        self.clients, self.threads = [], [threading.Thread(target=self.accept)]
+        self.threads[0].start()
+
+    def accept(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                self.clients.append(client)
+                self.threads.append(threading.Thread(target=self.serve, args=(client,)))
+                self.threads[-1].start()
+
+    def serve(self, client):
+        with client, suppress(OSError, ValueError):
+            lines = Lines(client)
+            while True:
+                words = self.fake.hear(lines)
+                if words[0] == b"CLUSTER":
+                    client.sendall(self.fake.answer(words))
+                    continue
+                self.heard += 1
+                wrong = self.heard > self.after
+                client.sendall(self.nonsense if wrong else self.fake.answer(words))
+
+    def close(self):
+        for sock in (self.listener, *self.clients):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in self.threads:
+            thread.join(10)
+
+
+FAKES = {
+    "redis": (FakeRedis, {"type": "redis"}),
+    "cluster": (FakeRedis, {"type": "redis"}),
+    "memcached": (FakeMemcached, {"type": "memcached"}),
+}
+
+#: What becomes of a session in the one request in which the server is out of its mind.
+STEPS = ["read", "save", "persist", "login", "logout", "regenerate", "count", "begin"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("name", FAKES)
+def test_a_server_that_answers_nonsense_is_503_within_the_deadline(name, step, caplog):
+    caplog.set_level(logging.CRITICAL, "nocookie")
+    make, options = FAKES[name]
+    server = Server(make())
+    url = server.fake.url % server.port
+    options = options | {"url": url.replace("redis:", "redis+cluster:") if name == "cluster" else url}
+    clock = FakeClock()
+    site = SessionMiddleware(
+        nonsense_application, use_cookies=False, deadline=WITHIN, clock=clock, **options
+    )
+    try:
+        assert ask_for(site, None, "save").status == "200 OK"
+        statuses = {}
+        for at in itertools.count():
+            statuses[at] = set()
+            for nonsense in server.fake.NONSENSE:
+                server.after = math.inf
+                id = None if step == "begin" else ask_for(site, None, "save").id
+                clock.advance(61)
+                server.heard, server.after, server.nonsense = 0, at, nonsense
+                begun = time.monotonic()
+                got = ask_for(site, id, "save" if step == "begin" else step)
+                took = time.monotonic() - begun
+                told = (nonsense, at, got.status, got.body)
+                assert got.status[:3] in ("503", "200", "409"), told
+                assert took < WITHIN + 0.5, (told, took)
+                assert b"private" not in got.body, told
+                statuses[at].add((got.status[:3], nonsense if got.status[:3] != "503" else b""))
+            if server.heard <= at:
+                break
+        assert at >= 1
+        assert statuses[0] == {("503", b"")}, statuses[0]
+    finally:
+        site.manager.backend.store.close()
+        server.close()
+
+
+def nonsense_application(environ, start_response):
+    handle(environ["test.did"])
+    start_response("200 OK", [])
+    return [b"done"]
+
+
+def ask_for(site, id, did):
+    environ = environ_of("Header", [] if id is None else [id], "GET", "http")
+    return serve(site, environ=environ | {"test.did": did})

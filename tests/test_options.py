@@ -2,7 +2,7 @@
 
 import math
 import os
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,6 +169,7 @@ ROWS = {
             (datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)),
         ],
         [0, "0", -1, "-1", timedelta(0), timedelta(-1), "soon", None, [], math.nan, 1e300]
+        + [datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-12)))]
         + [3155760001, "1e13", timedelta(days=36526), timedelta.max],
     ),
     "secure": (BOOLS, NO_BOOL),
