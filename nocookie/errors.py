@@ -53,7 +53,9 @@ class UnboundSessionError(NocookieError, RuntimeError):
 class ValueRefused(NocookieError, ValueError):
     """A session cannot hold this value: its type, its depth, or its size.
 
-    Raised by `save()`, inside the handler, before anything is written.
+    Raised by `save()`, inside the handler, before anything is written; and out of the middleware
+    for what is still in the session at the end of a request that is to save it: with `auto`, or
+    after `login()`, `regenerate_id()` or an earlier `save()`. `revert()` takes it back.
     """
 
     #: The session key the value was found under.

@@ -201,9 +201,9 @@ def _one_of(*words: str) -> Callable[[Any], str]:
 def _cookie_expires(value: Any) -> bool | timedelta | datetime:
     """As Beaker: true is the browser's session, false never, a number so many seconds."""
     if isinstance(value, datetime):
-        value = value if value.tzinfo else value.replace(tzinfo=UTC)
+        moment = value if value.tzinfo else value.replace(tzinfo=UTC)
         with suppress(OverflowError):  # in UTC it is in the year 10000
-            return value.astimezone(UTC)
+            return moment.astimezone(UTC)
     if isinstance(value, timedelta) and timedelta(0) < value <= timedelta(seconds=LONGEST):
         return value
     if not isinstance(value, (timedelta, bool, type(None))):
@@ -466,7 +466,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _optional(_seconds),
             None,
             "Seconds after which a session in use goes on under a fresh id by itself, at most 100 "
-            "years; `none` for never. Only where the response can tell the client, so not with a finder of your own.",
+            "years; `none` for never. Only where the response can tell the client, so not with a "
+            "finder of your own.",
         ),
         Option(
             "rotation_grace",
@@ -571,8 +572,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _cookie_expires,
             True,
             "When the browser drops the cookie: `true`, at the end of its own session; `false`, "
-            "never; a number of seconds or a `timedelta`, so long after the last use, at most 100 years; "
-            "a `datetime`, then.",
+            "never; a number of seconds or a `timedelta`, so long after the last use, at most 100 "
+            "years; a `datetime`, then.",
         ),
         Option("secure", _bool, False, "Send the cookie over HTTPS only."),
         Option("httponly", _bool, True, "Hide the cookie from scripts."),

@@ -316,10 +316,9 @@ def pairwise(*dimensions):
     choose = random.Random(7)
     while left:
         best, best_row = set(), None
+        (i, a), (j, b) = min(left, key=repr)
         for _ in range(30):
             row = [choose.choice(values) for values in dimensions]
-            (i, a), (j, b) = min(left, key=repr) if best_row is None else choose.choice(seeds)
-            seeds = [((i, a), (j, b))]
             row[i], row[j] = a, b
             met = left.intersection(itertools.combinations(list(enumerate(row)), 2))
             if len(met) > len(best):
@@ -412,7 +411,8 @@ class Input:
 
 PAGE = (
     b"<!doctype html><base href='/x/'><a href='next?a=1'>n</a><a href='//other.example/'>o</a>"
-    b"<form method=post action=/to><input name=a></form><meta http-equiv=refresh content='1;url=/r'>"
+    b"<form method=post action=/to><input name=a></form>"
+    b"<meta http-equiv=refresh content='1;url=/r'>"
 )
 
 STATUS = {"304": "304 Not Modified", "204": "204 No Content", "303": "303 See Other"}
@@ -938,7 +938,7 @@ def test_a_callback_that_raises_is_answered_or_passed_over(event, phase, error, 
 
 # -- servers of a store that answer nonsense -----------------------------------------------------
 
-WITHIN = 0.3  # the deadline, in seconds
+WITHIN = 0.1  # the deadline, in seconds
 
 
 class Lines:
@@ -990,12 +990,47 @@ class FakeRedis:
 
     #: No answer to anything that is asked.
     NONSENSE = [
-        *(b"+private\r\n", b"$7\r\nprivate\r\n", b":-7\r\n", b"*1\r\n+private\r\n", b"*1\r\n:1\r\n"),
-        *(b"*1\r\n*0\r\n", b"*2\r\n$1\r\nm\r\n:1\r\n", b"*2\r\n$1\r\nm\r\n$-1\r\n", b"%1\r\n+a\r\n:1\r\n"),
-        *(b"#t\r\n", b",1.5\r\n", b"_\r\n", b"(7\r\n", b"~1\r\n:1\r\n", b">1\r\n+a\r\n", b"=5\r\ntxt:a\r\n"),
-        *(b"-\r\n", b"- \r\n", b"-MOVED\r\n", b"-MOVED 1\r\n", b"-MOVED 1 private\r\n", b"-ASK\r\n"),
+        *(
+            b"+private\r\n",
+            b"$7\r\nprivate\r\n",
+            b":-7\r\n",
+            b"*1\r\n+private\r\n",
+            b"*1\r\n:1\r\n",
+        ),
+        *(
+            b"*1\r\n*0\r\n",
+            b"*2\r\n$1\r\nm\r\n:1\r\n",
+            b"*2\r\n$1\r\nm\r\n$-1\r\n",
+            b"%1\r\n+a\r\n:1\r\n",
+        ),
+        *(
+            b"#t\r\n",
+            b",1.5\r\n",
+            b"_\r\n",
+            b"(7\r\n",
+            b"~1\r\n:1\r\n",
+            b">1\r\n+a\r\n",
+            b"=5\r\ntxt:a\r\n",
+        ),
+        *(
+            b"-\r\n",
+            b"- \r\n",
+            b"-MOVED\r\n",
+            b"-MOVED 1\r\n",
+            b"-MOVED 1 private\r\n",
+            b"-ASK\r\n",
+        ),
         *(b"-MOVED 99999 :0\r\n", b"-MOVED x y:z\r\n", b"-ASK 1 127.0.0.1:99999\r\n", b"-\xff\r\n"),
-        *(b"?\r\n", b"\r\n", b"$-7\r\n", b"$x\r\n", b"*x\r\n", b":1:1\r\n", b":1\r\n:1\r\n", b"\0\0\r\n"),
+        *(
+            b"?\r\n",
+            b"\r\n",
+            b"$-7\r\n",
+            b"$x\r\n",
+            b"*x\r\n",
+            b":1:1\r\n",
+            b":1\r\n:1\r\n",
+            b"\0\0\r\n",
+        ),
         *(b"", b"$1000\r\nprivate", b"*2\r\n$1\r\n", b":1", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     ]
 
@@ -1027,10 +1062,35 @@ class FakeMemcached:
         return b"HD\r\n" if verb == b"md" else b"DELETED\r\n"
 
     NONSENSE = [
-        *(b"", b"\r\n", b"OK\r\n", b"private\r\n", b"VALUE\r\n", b"VALUE a\r\n", b"VALUE a b c d\r\n"),
-        *(b"VALUE k 0 5 1\r\nab\r\nEND\r\n", b"END \r\n", b"END\r\nEND\r\n", b"STORED\n", b"+OK\r\n"),
-        *(b"SERVER_ERROR\r\n", b"CLIENT_ERROR private\r\n", b"ERROR\r\n", b"\0\xff\r\n", b"HD 1 2\r\n"),
-        *(b"VALUE k 0 -1 1\r\n\r\nEND\r\n", b"TOUCHED\r\n", b"VALUE k 0 1000 1\r\nprivate", b"STORE"),
+        *(
+            b"",
+            b"\r\n",
+            b"OK\r\n",
+            b"private\r\n",
+            b"VALUE\r\n",
+            b"VALUE a\r\n",
+            b"VALUE a b c d\r\n",
+        ),
+        *(
+            b"VALUE k 0 5 1\r\nab\r\nEND\r\n",
+            b"END \r\n",
+            b"END\r\nEND\r\n",
+            b"STORED\n",
+            b"+OK\r\n",
+        ),
+        *(
+            b"SERVER_ERROR\r\n",
+            b"CLIENT_ERROR private\r\n",
+            b"ERROR\r\n",
+            b"\0\xff\r\n",
+            b"HD 1 2\r\n",
+        ),
+        *(
+            b"VALUE k 0 -1 1\r\n\r\nEND\r\n",
+            b"TOUCHED\r\n",
+            b"VALUE k 0 1000 1\r\nprivate",
+            b"STORE",
+        ),
     ]
 
 
@@ -1091,7 +1151,9 @@ def test_a_server_that_answers_nonsense_is_503_within_the_deadline(name, step, c
     make, options = FAKES[name]
     server = Server(make())
     url = server.fake.url % server.port
-    options = options | {"url": url.replace("redis:", "redis+cluster:") if name == "cluster" else url}
+    options = options | {
+        "url": url.replace("redis:", "redis+cluster:") if name == "cluster" else url
+    }
     clock = FakeClock()
     site = SessionMiddleware(
         nonsense_application, use_cookies=False, deadline=WITHIN, clock=clock, **options

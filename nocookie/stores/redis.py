@@ -106,6 +106,23 @@ _EXTEND: Final = Script(scripts.EXTEND)
 _ADD: Final = Script(scripts.ADD)
 _PRUNE: Final = Script(scripts.PRUNE)
 
+#: What may come back from each; the parts of a list are bytes.
+_REPLIES: Final[Mapping[Script, frozenset[type]]] = {
+    **dict.fromkeys((_CREATE, _SAVE, _TOUCH, _DIG_OUT, _REMOVE, _LEAVE), frozenset({int})),
+    **dict.fromkeys((_EXTEND, _PRUNE), frozenset({int})),
+    **dict.fromkeys((_LOAD, _ADD), frozenset({list})),
+    # Where the server has lost a part of a record, `o` is nothing.
+    _BURY: frozenset({int, bytes, list, type(None)}),
+    _DESTROY: frozenset({bytes}),
+    _END: frozenset({int, bytes}),
+}
+_COMMANDS: Final[Mapping[bytes, frozenset[type]]] = {
+    **dict.fromkeys((b"UNLINK", b"ZREM"), frozenset({int})),
+    b"HGET": frozenset({bytes, type(None)}),
+    b"HMGET": frozenset({list}),
+    b"ZRANGE": frozenset({list}),
+}
+
 
 class RedisStore:
     """Sessions in the Redis or Valkey at *url*, under keys that begin with *key_prefix*.
@@ -265,7 +282,7 @@ class RedisStore:
             cursor = b"0"
             while True:
                 scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % BATCH)
-                cursor, found = _checked(node.ask([scan], self._until(), again=True)[0])
+                cursor, found = _scanned(node.ask([scan], self._until(), again=True)[0])
                 places = [place for place in dict.fromkeys(found) if place not in seen]
                 seen.update(places)
                 metas = [(b"HGET", place, META) for place in places]
@@ -274,7 +291,7 @@ class RedisStore:
                     now = self._clock()
                     for place, meta in zip(places, replies, strict=True):
                         if _is_living(meta, now):
-                            yield place[len(self._prefix) :].decode()
+                            yield _text(place[len(self._prefix) :])
                 if cursor == b"0":
                     break
 
@@ -372,16 +389,15 @@ class RedisStore:
         place = self._prefix + key.encode()
         command = (b"EVALSHA", script.sha, b"1", place, *arguments)
         reply = self._wire.call(place, command, until, again)
-        if type(reply) is not ErrorReply:
-            return reply
-        if reply.word == "NOSCRIPT":
+        if type(reply) is ErrorReply and reply.word == "NOSCRIPT":
             command = (b"EVAL", script.text, *command[2:])
             reply = self._wire.call(place, command, until, again)
-        return _checked(reply)
+        return _checked(reply, _REPLIES[script])
 
     def _ask(self, command: bytes, key: str, *arguments: bytes, until: float) -> Any:
         place = self._prefix + key.encode()
-        return _checked(self._wire.call(place, (command, place, *arguments), until, again=True))
+        reply = self._wire.call(place, (command, place, *arguments), until, again=True)
+        return _checked(reply, _COMMANDS[command])
 
     # -- owners
 
@@ -392,7 +408,7 @@ class RedisStore:
         flag = b"1" if anew else b""
         some = self._run(_ADD, _index(owner), key.encode(), flag, lies, again=True, until=until)
         if some:
-            keys = [name.decode() for name in some]
+            keys = [_text(name) for name in some]
             self._prune(owner, [k for k in keys if self._look(owner, k, until) is None], until)
         return b"%a %b" % (self._clock() + reach, owner)
 
@@ -403,7 +419,7 @@ class RedisStore:
         done = self._run(_END, key, now, owner, again=True, until=until)
         if not isinstance(done, bytes):
             return done == 1, []
-        new = done.decode()
+        new = _text(done)
         self._ask(b"ZREM", _index(owner), done, until=until)
         self._run(_END, new, now, owner, again=True, until=until)
         return True, [new]
@@ -417,13 +433,17 @@ class RedisStore:
 
     def _entries(self, owner: bytes, until: float) -> list[str]:
         names = self._ask(b"ZRANGE", _index(owner), b"0", b"-1", until=until)
-        return [name.decode() for name in names or ()]
+        return [_text(name) for name in names or ()]
 
     def _look(self, owner: bytes, key: str, until: float) -> bool | None:
         """Return whether the record lives; None if there is none of this owner, not even one that
         is moving: that may be dug out."""
         found = self._ask(b"HMGET", key, META, OWNER, until=until)
-        if found is None or found[1] is None or _owner(found[1]) != owner:
+        if found is None:
+            return None
+        if len(found) != 2:
+            raise _no_record()
+        if found[1] is None or _owner(found[1]) != owner:
             return None
         return _is_living(found[0], self._clock())
 
@@ -451,7 +471,9 @@ def _read(reply: list[bytes] | None, now: float) -> Record | Missing | Moved | _
                 if name == META:
                     meta = value
             else:
-                fields[str(name, "utf-8", "surrogatepass")[1:]] = next(names_and_values)
+                fields[str(name, "utf-8", "surrogatepass")[1:]] = value = next(names_and_values)
+            if value is None:
+                raise TypeError
         if meta is None:
             return _read_other(reply, now)
         created, accessed, expires, version, seal = _parts(meta)
@@ -515,12 +537,38 @@ def _is_living(meta: object, now: float) -> bool:
         return False
 
 
-def _checked(reply: Any) -> Any:
-    if not isinstance(reply, ErrorReply):
-        return reply
-    if "WRONGTYPE" in reply.text:  # scripts of old servers put words of their own in front
-        return None
-    raise UndoneError(f"the redis store failed: {reply.word}")
+#: What lists consist of: HMGET has nothing for what is not there.
+_PARTS: Final[frozenset[type]] = frozenset({bytes, type(None)})
+
+
+def _checked(reply: Any, kinds: frozenset[type], parts: frozenset[type] = _PARTS) -> Any:
+    """Return a reply of one of these types; None if there is another type of value under the
+    key. Raises `StoreError` for anything else: a server of ours does not say it."""
+    kind = type(reply)
+    if kind in kinds:
+        if kind is not list or parts.issuperset(map(type, reply)):
+            return reply
+    elif kind is ErrorReply:
+        if "WRONGTYPE" in reply.text:  # scripts of old servers put words of their own in front
+            return None
+        raise UndoneError(f"the redis store failed: {reply.word}")
+    raise _no_record()
+
+
+def _scanned(reply: Any) -> tuple[bytes, list[bytes]]:
+    """The cursor of a SCAN, and the keys that it found."""
+    match _checked(reply, frozenset({list}), frozenset({bytes, list})):
+        case [bytes(cursor), list(keys)] if all(type(key) is bytes for key in keys):
+            return cursor, keys
+    raise _no_record()
+
+
+def _text(name: Any) -> str:
+    """A key of ours."""
+    try:
+        return str(name, "ascii")
+    except (TypeError, UnicodeDecodeError):
+        raise _no_record() from None
 
 
 def _field(name: str) -> bytes:
