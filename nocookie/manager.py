@@ -164,10 +164,14 @@ class SessionManager:
                 self.emit("finder failed", type(error).__name__)
         return elsewhere
 
+    def is_insecure(self, environ: WSGIEnvironment) -> bool:
+        """Whether a client came by plain HTTP, and no id may: neither be taken, nor given out."""
+        return self._requires_https and not self.request(environ).came_by_https
+
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
         """Return the ids that could be ours, and for when there is none the reason."""
         presented: Presented = ()
-        if self._requires_https and not self.request(environ).came_by_https:
+        if self.is_insecure(environ):
             return presented, "insecure"
         reason = "absent"
         for carrier, read in self._readers:
@@ -225,6 +229,9 @@ class SessionManager:
             is_for_all = reply.status[:3] == "304"
             if is_for_all and real._key is None:
                 real._passive = True  # no session begins where its id cannot be told
+            # However the application came by this session.
+            if real._values is not None and self.is_insecure(reply.environ) and real.must_propagate:
+                real._refuse_plain_http()
             if real._marked or real._touch_due or self._auto:
                 real._commit()
             for name in self._vary:

@@ -90,6 +90,8 @@ class SealedSession(Session):
         fields = self._whole(delta)
         if self._key is None and (not fields or self._passive):
             return
+        if self._insecure:
+            self._refuse_plain_http()
         is_first = self._key is None
         now = self._backend.clock()
         if self._created is None or self._owner is not None:

@@ -33,6 +33,7 @@ class Opener(Protocol):
     session_class: type[Session]
 
     def request(self, environ: WSGIEnvironment) -> Request: ...
+    def is_insecure(self, environ: WSGIEnvironment) -> bool: ...
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]: ...
     def scope(self, session: SessionObject) -> Scope | None: ...
     def bare_url(self, environ: WSGIEnvironment, url: str) -> str: ...
@@ -101,6 +102,7 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
             if environ["REQUEST_METHOD"] == "HEAD" or "HTTP_SEC_PURPOSE" in environ:
                 session._passive = manager.request(environ).is_speculative
             session._presented, session._reason = manager.find(environ)
+            session._insecure = session._reason == "insecure"
             self._sess = session
         return session
 
@@ -117,11 +119,15 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
         """Make the session of this request the one with this *id*, whatever the client sent.
 
         The Pylons recipe as one call. The id goes through the same checks as any other; None or
-        an id that is not known gives a new session. Nothing else is touched: no other request,
+        an id that is not known gives a new session; so does any that came by plain HTTP, where
+        that is ruled out. Nothing else is touched: no other request,
         and not the session that was in this place before.
         """
-        backend = self._manager.backend
-        session = self._manager.session_class._of(backend, *backend.presented(id))
+        backend, environ = self._manager.backend, self._environ
+        insecure = environ is not None and self._manager.is_insecure(environ)
+        presented, reason = ((), "insecure") if insecure else backend.presented(id)
+        session = self._manager.session_class._of(backend, presented, reason)
+        session._insecure = insecure
         if self._environ is not None:
             session._passive = self._manager.request(self._environ).is_speculative
         self._sess = session

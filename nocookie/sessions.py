@@ -24,7 +24,7 @@ from datetime import time as time_of_day
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 from nocookie.backend import CLOCK_SKEW, TOUCH_EVERY, TOUCH_SHARE, Backend, Presented
@@ -132,6 +132,9 @@ class Session(MutableMapping[str, Any]):
     #: The request is a HEAD or a prefetch: nobody made it on purpose, so it neither begins a
     #: session nor renews one.
     _passive = False
+    #: The client came by plain HTTP where that is ruled out. The reason is another one once the
+    #: session was ended.
+    _insecure = False
     #: The id that goes with `_key`, after a rotation was asked for and before it is done.
     _old: str | None = None
     #: The rotation that is due comes from nobody but the clock.
@@ -968,10 +971,8 @@ class Session(MutableMapping[str, Any]):
 
     def _create(self, delta: Delta) -> None:
         backend = self._backend
-        if self._reason == "insecure":
-            backend.emit("plain http")
-            self._refuse(partial(InsecureTransport, "insecure"))
-            raise InsecureTransport("insecure")
+        if self._insecure:
+            self._refuse_plain_http()
         owner, is_said = self._owner, False
         for _ in range(FRESH_TRIES):
             key = backend.ids.fresh_key(self.id)
@@ -1257,6 +1258,11 @@ class Session(MutableMapping[str, Any]):
                 continue
             if self._differs(name, value, self._fields[name]):
                 self._changed[name] = None
+
+    def _refuse_plain_http(self) -> NoReturn:
+        self._backend.emit("plain http")
+        self._refuse(partial(InsecureTransport, "insecure"))
+        raise InsecureTransport("insecure")
 
     def _refuse(self, refusal: Callable[[], Refusal]) -> None:
         self._failed, self._refusal = "refused", refusal

@@ -1,0 +1,99 @@
+"""What an attack on this library broke, each through the middleware as a client meets it."""
+
+import json
+
+import pytest
+from helpers import serve
+
+from nocookie import Session, SessionMiddleware, session
+from nocookie.stores.memory import MemoryStore
+
+SECRET = "nine words that nobody would ever publish together anywhere"
+
+
+def answer(page, environ=None, **options):
+    """What a client gets from an application whose handler is *page*."""
+
+    def app(environ, start_response):
+        body = page()
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+        return [body or b""]
+
+    options.setdefault("type", MemoryStore())
+    return serve(SessionMiddleware(app, **{"use_cookies": False, **options}), **(environ or {}))
+
+
+# -- require_https -------------------------------------------------------------------------------
+
+
+def begin():
+    session["user"] = "ada"
+    session.save()
+
+
+def end_and_begin():
+    session.invalidate()
+    begin()
+
+
+def log_out_and_say_so():
+    session.logout()
+    begin()
+
+
+def rebuild():
+    session.rebuild(None)
+    begin()
+
+
+def follow_the_recipe():
+    real = session._get_current_obj()
+    params = real.__dict__["_params"]
+    params["id"] = None
+    real.__dict__["_sess"] = Session({}, **params)
+    begin()
+
+
+@pytest.mark.parametrize(
+    "page", [begin, end_and_begin, log_out_and_say_so, rebuild, follow_the_recipe]
+)
+def test_over_plain_http_no_id_is_given_however_the_session_began(page):
+    got = answer(page, require_https=True)
+    assert got.status == "403 Forbidden"
+    assert json.loads(got.body)["error"] == "https_required"
+    assert "X-Session-Id" not in dict(got.headers)
+
+
+@pytest.mark.parametrize("page", [begin, end_and_begin, rebuild])
+def test_over_plain_http_no_client_is_given_its_session_to_keep(page):
+    pytest.importorskip("cryptography")
+    got = answer(page, use_cookies=True, type="cookie", secret=SECRET, require_https=True)
+    assert got.status == "403 Forbidden"
+    assert "Set-Cookie" not in dict(got.headers)
+
+
+def test_what_was_written_at_once_is_not_told_over_plain_http():
+    def page():
+        session.delete()
+        session["user"] = "ada"
+        session.persist()
+
+    store = MemoryStore()
+    assert answer(page, require_https=True, type=store).status == "403 Forbidden"
+
+
+def test_over_plain_http_an_application_can_rebuild_no_session():
+    store, ids = MemoryStore(), []
+
+    def first():
+        begin()
+        ids.append(session.id)
+
+    answer(first, type=store)
+
+    def page():
+        session.rebuild(ids[0])
+        return f"{session.get('user')} {session.reason}".encode()
+
+    assert answer(page, type=store).body == b"ada None"
+    assert answer(page, type=store, require_https=True).body == b"None insecure"
