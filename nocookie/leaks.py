@@ -12,10 +12,10 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from email.utils import parsedate_to_datetime
-from html import unescape
 from typing import Final
 
 from nocookie.carriers import BodyFilter, Reply, UrlCarrier
+from nocookie.entities import unescaped
 from nocookie.ids import GRAMMAR
 from nocookie.places import InParameter, InQuery, InSegment
 from nocookie.rewriting import Scope
@@ -309,7 +309,7 @@ class FormWatch:
         url = written.lstrip(b"\"'")
         if url[:1] == b"/" and url[1:2] not in (b"/", b"\\") and b"&" not in url:
             return True
-        return self._is_own(unescape(url.decode("latin-1")))
+        return self._is_own(unescaped(url.decode("latin-1")))
 
     def _look(self, seen: bytes) -> int:
         """Return up to where all tags are done with."""

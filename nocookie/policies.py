@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from html import unescape
 from typing import Final
+
+from nocookie.entities import unescaped
 
 __all__ = ["CALM_CSS", "CALM_STYLE", "STRICT", "lax_css", "tightened_html", "tightened_link"]
 
@@ -100,7 +101,7 @@ def tightened_html(text: str) -> str | None:
         css = inner.encode("utf-8")
         if _lax.search(inner) or lax_css(css, 0, len(css), is_whole=True)[0]:
             return None
-        outer, inner = inner, unescape(inner)
+        outer, inner = inner, unescaped(inner)
         if inner == outer:
             return text
     return None

@@ -6,6 +6,7 @@ import pytest
 from helpers import serve
 
 from nocookie import Session, SessionMiddleware, session
+from nocookie.entities import unescaped
 from nocookie.stores.memory import MemoryStore
 
 SECRET = "nine words that nobody would ever publish together anywhere"
@@ -97,3 +98,43 @@ def test_over_plain_http_an_application_can_rebuild_no_session():
 
     assert answer(page, type=store).body == b"ada None"
     assert answer(page, type=store, require_https=True).body == b"None insecure"
+
+
+# -- pages ---------------------------------------------------------------------------------------
+
+MANY_DIGITS = b"9" * 5000
+
+
+@pytest.mark.parametrize("digits", [MANY_DIGITS, b"0" * 5000, b"0" * 5000 + b"65"])
+@pytest.mark.parametrize("amp", [b"&amp;", b"&amp;amp;", b"&amp;amp;amp;"])
+def test_a_reference_of_many_digits_in_a_frame_is_no_error(digits, amp):
+    def page():
+        begin()
+        return b'<iframe srcdoc="' + amp + b"#" + digits + b';"></iframe><a href="/x">x</a>'
+
+    got = answer(page, find_id="query:sid", rewrite="html")
+    assert got.status == "200 OK"
+    assert b"/x?sid=" in got.body
+
+
+def test_a_reference_of_many_digits_in_the_action_of_a_form_is_no_error():
+    def page():
+        begin()
+        field = f'<input name="back" value="{session.id}"></form>'.encode()
+        return b'<form action="&#' + MANY_DIGITS + b'">' + field
+
+    assert answer(page, find_id="query:sid").status == "200 OK"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("&#65;&#065;&#00000000065;x", "AAAx"),
+        ("&#00000000", "\ufffd"),
+        ("&#99999999;&#1114112;", "\ufffd\ufffd"),
+        ("&#" + "9" * 5000, "\ufffd"),
+        ("&amp;#65; &lt &notit;", "&#65; < \xacit;"),
+    ],
+)
+def test_a_reference_means_what_it_means_to_browsers(text, meant):
+    assert unescaped(text) == meant

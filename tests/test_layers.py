@@ -15,7 +15,7 @@ ROOT = Path(nocookie.__file__).parent
 
 #: From the ground up. A module imports from the lines above its own.
 LAYERS = [
-    ["nocookie.errors", "nocookie.forks", "nocookie.strength"],
+    ["nocookie.entities", "nocookie.errors", "nocookie.forks", "nocookie.strength"],
     ["nocookie.farewell", "nocookie.local"],
     ["nocookie.events"],
     ["nocookie.sealing"],
