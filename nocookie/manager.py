@@ -316,6 +316,8 @@ class SessionManager:
         no URL: nothing is stored, or another carrier has it."""
         assert session._environ is not None
         real = session._session()
+        if real._values is None:
+            real._look()
         if not (real._key is not None or real._will_be_stored()):
             return None
         carrier = real._brought_by or self._first_that_can_be_written(session._environ)

@@ -1,6 +1,7 @@
 """What an attack on this library broke, each through the middleware as a client meets it."""
 
 import json
+import re
 
 import pytest
 from helpers import serve
@@ -138,3 +139,25 @@ def test_a_reference_of_many_digits_in_the_action_of_a_form_is_no_error():
 )
 def test_a_reference_means_what_it_means_to_browsers(text, meant):
     assert unescaped(text) == meant
+
+
+# -- session.url as the first touch --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("find_id", ["query:sid", "param:sid", "path:~"])
+def test_a_url_has_the_id_though_nothing_else_of_the_session_was_touched(find_id, auto):
+    store = MemoryStore()
+
+    def first():
+        begin()
+        return session.url("/").encode()
+
+    def page():
+        return session.url("/next").encode()
+
+    options = {"find_id": find_id, "auto": auto, "type": store}
+    url = answer(first, **options).body.decode()
+    id = re.search("[A-Za-z0-9_-]{43}", url)[0]
+    assert id in answer(page, {"path": url}, **options).body.decode()
+    assert answer(page, **options).body == b"/next"
