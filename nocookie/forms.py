@@ -70,6 +70,11 @@ _FORMS: Final = ("POST", "form")
 _REQUESTS: Final = ("werkzeug.request", "bottle.request")
 
 
+#: What WebOb raises for a body that is no form, or is in an encoding that it does not take. What
+#: other frameworks raise they answer themselves.
+_UNREADABLE: Final = (ValueError, LookupError, DeprecationWarning)
+
+
 class _Html(str):
     """Markup that a template does not escape again."""
 
@@ -188,6 +193,13 @@ def _token_in(request: Any) -> str | None:
 
 def _form_of(request: Any, environ: WSGIEnvironment) -> Any:
     """Return the form, as the framework has read it: what is read twice may be gone."""
+    try:
+        return _read_form(request, environ)
+    except _UNREADABLE:
+        return {}
+
+
+def _read_form(request: Any, environ: WSGIEnvironment) -> Any:
     for reader in (request, *map(environ.get, _REQUESTS)):
         for name in _FORMS:
             form = getattr(reader, name, None)

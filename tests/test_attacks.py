@@ -5,9 +5,11 @@ import re
 
 import pytest
 from helpers import serve
+from webob.dec import wsgify
 
 from nocookie import Session, SessionMiddleware, session
 from nocookie.entities import unescaped
+from nocookie.forms import authenticate_form
 from nocookie.stores.memory import MemoryStore
 
 SECRET = "nine words that nobody would ever publish together anywhere"
@@ -161,3 +163,31 @@ def test_a_url_has_the_id_though_nothing_else_of_the_session_was_touched(find_id
     id = re.search("[A-Za-z0-9_-]{43}", url)[0]
     assert id in answer(page, {"path": url}, **options).body.decode()
     assert answer(page, **options).body == b"/next"
+
+
+# -- forms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=", b"x"),
+        ("application/x-www-form-urlencoded; charset=nonsense", b"a=b"),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"a=b"),
+    ],
+)
+@pytest.mark.parametrize("by", ["wsgi", "webob"])
+def test_a_body_that_is_no_form_has_no_token(kind, body, by):
+    @authenticate_form
+    def acts(environ, start_response):
+        raise AssertionError
+
+    @wsgify
+    @authenticate_form
+    def acts_by_webob(request):
+        raise AssertionError
+
+    app = SessionMiddleware(acts if by == "wsgi" else acts_by_webob, type=MemoryStore())
+    got = serve(app, method="POST", content_type=kind, body=body)
+    assert got.status == "403 Forbidden"
