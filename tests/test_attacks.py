@@ -191,3 +191,26 @@ def test_a_body_that_is_no_form_has_no_token(kind, body, by):
     app = SessionMiddleware(acts if by == "wsgi" else acts_by_webob, type=MemoryStore())
     got = serve(app, method="POST", content_type=kind, body=body)
     assert got.status == "403 Forbidden"
+
+
+# -- gateways ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["1", "text", "Content-Type", "public", "max-age=60", "a"])
+def test_no_id_of_a_gateway_makes_a_leak_of_what_the_response_says(id):
+    def app(environ, start_response):
+        begin()
+        headers = [("Content-Type", "text/plain"), ("Content-Length", "1")]
+        start_response("200 OK", [*headers, ("Cache-Control", "public, max-age=60")])
+        return [b"a"]
+
+    app = SessionMiddleware(
+        app,
+        use_cookies=False,
+        type=MemoryStore(),
+        strict=False,
+        id_key=SECRET,
+        leak_guard="raise",
+    )
+    assert serve(app, id).status == "200 OK"
+    assert "leak" not in app.manager.backend.events.counts()
