@@ -253,6 +253,11 @@ class UrlCarrier(RawCarrier):
         """Return *url* without the id, or *url* itself."""
         raise NotImplementedError
 
+    def _begin(self, environ: WSGIEnvironment) -> None:
+        received(environ)
+        if "HTTP_REFERER" in environ:
+            RequestView(environ).strip_referer(self.bare)
+
     def read(self, environ: WSGIEnvironment) -> str | None:
         there: Received | None = environ.get(TAKEN)
         return None if there is None else _only(there.ids.get(self.place_in_url, ()))
@@ -277,7 +282,7 @@ class Query(UrlCarrier):
         self._is_escaped = re.compile(rf"(?:amp;)++{re.escape(name)}").fullmatch
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        received(environ)
+        self._begin(environ)
         query = environ.get("QUERY_STRING", "")
         ids, rest = _split_query(query, self.name)
         escaped, rest = self._split_escaped(rest) if "amp" in rest else ((), rest)
@@ -365,7 +370,7 @@ class PathSegment(UrlCarrier):
         self._anywhere = anywhere.sub
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        received(environ)
+        self._begin(environ)
         path: str = environ.get("PATH_INFO", "")
         found = self._first(path)
         if found is None:
@@ -430,7 +435,7 @@ class PathParam(UrlCarrier):
         self._mark = f";{name}="
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        received(environ)
+        self._begin(environ)
         path: str = environ.get("PATH_INFO", "")
         folder, slash, last = path.rpartition("/")
         ids = tuple(self._params.findall(last))

@@ -59,7 +59,7 @@ from nocookie.links import (
 from nocookie.options import resolve
 from nocookie.policies import tightened_link
 from nocookie.reporting import keep_reports, says_where
-from nocookie.request import Deployment, Request, ids_taken
+from nocookie.request import Deployment, Request, ids_taken, received
 from nocookie.rewriting import Scope
 from nocookie.sealed import SealedSession
 from nocookie.session_object import SessionObject
@@ -456,8 +456,7 @@ class SessionManager:
         if not says_where(reply.headerlist):
             return
         environ = reply.environ
-        before = environ.get("HTTP_REFERER", "")
-        of_this_page = in_url or any(c.bare(before) != before for c in self._url_carriers)
+        of_this_page = in_url or received(environ).came_from_id
         where = self._anywhere(environ)
         reply.headerlist[:], changed = keep_reports(
             reply.headerlist, where.stays, of_this_page=of_this_page

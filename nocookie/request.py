@@ -102,13 +102,15 @@ DIRECT: Final = Deployment()
 class Received:
     """The address of a request as it came, and the ids that were taken from it, by position."""
 
-    __slots__ = ("given", "ids", "path", "query", "root")
+    __slots__ = ("came_from_id", "given", "ids", "path", "query", "root")
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.ids: dict[str, tuple[str, ...]] = {}
         self.root: str = environ.get("SCRIPT_NAME", "")
         self.path: str = environ.get("PATH_INFO", "")
         self.query: str = environ.get("QUERY_STRING", "")
+        #: Whether an id was in the address of the page that the client came from.
+        self.came_from_id = False
         #: SCRIPT_NAME and PATH_INFO as the application gets them; None if they are as they came.
         self.given: tuple[str, str] | None = None
 
@@ -287,6 +289,17 @@ class Request:
         environ of them by *bare*, which returns a URL without the id."""
         received(self.environ).ids[position] = ids
         self._strip(ids, bare)
+
+    def strip_referer(self, bare: Callable[[str], str]) -> None:
+        """Strip the address of the page before of an id: a style sheet has none in its own. What
+        another site has under the same name, and is no id by its length, stays."""
+        before: str = self.environ.get("HTTP_REFERER", "")
+        if len(before) < _LENGTH or not _long.search(unquote(before)):
+            return
+        after = bare(before)
+        if after != before:
+            received(self.environ).came_from_id = True
+            self.environ["HTTP_REFERER"] = after
 
     def hide_ids(self, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
         """Hide *ids* that stand where a carrier has them, but count for nothing: they were

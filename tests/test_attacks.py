@@ -5,11 +5,13 @@ import re
 
 import pytest
 from helpers import serve
+from webob import Request
 from webob.dec import wsgify
 
 from nocookie import Session, SessionMiddleware, session
 from nocookie.entities import unescaped
 from nocookie.forms import authenticate_form
+from nocookie.ids import RandomIds
 from nocookie.stores.memory import MemoryStore
 
 SECRET = "nine words that nobody would ever publish together anywhere"
@@ -214,3 +216,43 @@ def test_no_id_of_a_gateway_makes_a_leak_of_what_the_response_says(id):
     )
     assert serve(app, id).status == "200 OK"
     assert "leak" not in app.manager.backend.events.counts()
+
+
+# -- what environ shows --------------------------------------------------------------------------
+
+ID = RandomIds().new()
+
+
+def seen_by_application(environ, **options):
+    seen = {}
+
+    def app(environ, start_response):
+        seen.update(environ)
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b""]
+
+    app = SessionMiddleware(app, use_cookies=False, type=MemoryStore(), **options)
+    got = serve(app, environ=Request.blank("/style.css", environ).environ)
+    return seen, dict(got.headers)
+
+
+@pytest.mark.parametrize(
+    ("find_id", "page"),
+    [
+        ("query:sid", f"/cart?a=1&sid={ID}"),
+        ("query:sid", f"/cart?a=1&sid=%{ord(ID[0]):02x}{ID[1:]}"),
+        ("query:sid", f"/cart?a=1&amp;sid={ID}"),
+        ("param:sid", f"/cart;sid={ID}?a=1"),
+        ("path:~", f"/~{ID}/cart?a=1"),
+    ],
+)
+def test_what_a_page_loads_shows_no_id_of_the_page(find_id, page):
+    seen, _ = seen_by_application({"HTTP_REFERER": f"http://localhost{page}"}, find_id=find_id)
+    assert seen["HTTP_REFERER"] == "http://localhost/cart?a=1"
+
+
+@pytest.mark.parametrize("page", ["http://other.example/?sid=42", "http://other.example/;sid=a/b"])
+@pytest.mark.parametrize("find_id", ["query:sid", "param:sid", "path:~"])
+def test_what_is_no_id_stays_in_the_address_of_the_page_before(find_id, page):
+    seen, _ = seen_by_application({"HTTP_REFERER": page}, find_id=find_id)
+    assert seen["HTTP_REFERER"] == page
