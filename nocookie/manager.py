@@ -59,7 +59,7 @@ from nocookie.links import (
 from nocookie.options import resolve
 from nocookie.policies import tightened_link
 from nocookie.reporting import keep_reports, says_where
-from nocookie.request import Deployment, Request, ids_taken, received
+from nocookie.request import Deployment, Request, has_id_in_address, ids_taken, received
 from nocookie.rewriting import Scope
 from nocookie.sealed import SealedSession
 from nocookie.session_object import SessionObject
@@ -245,7 +245,7 @@ class SessionManager:
                 if is_cached and real._key is not None:
                     self._watch_body(real, reply)
                 return
-        if ids_taken(reply.environ):
+        if has_id_in_address(reply.environ):
             self._pass_on(reply)
         elif self.in_url:
             self._look_around(reply, False)
@@ -273,11 +273,13 @@ class SessionManager:
         elif real._ended and not tell:
             self._strip(reply)
         in_url = bool(
-            ids_taken(reply.environ) or brought_by in self._in_url or (tell and brought_by is None)
+            has_id_in_address(reply.environ)
+            or brought_by in self._in_url
+            or (tell and brought_by is None)
         )
         if tell or in_url:
             _keep_in(reply, in_url)
-        if self._guards and real._key is not None and ids_taken(reply.environ):
+        if self._guards and real._key is not None and has_id_in_address(reply.environ):
             self._watch_page(real, reply)
         self._look_around(reply, in_url, real)
 

@@ -28,7 +28,7 @@ from nocookie.errors import Refusal, SessionConflict, SessionGone, StoreError, T
 from nocookie.events import logger
 from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
-from nocookie.request import ids_taken
+from nocookie.request import has_id_in_address
 from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 
@@ -393,7 +393,7 @@ def _failure(
             further.append(("Retry-After", str(error.retry_after)))
     else:
         status, text = 409, b"The session was ended or changed by another request.\n"
-    if ids_taken(environ):
+    if has_id_in_address(environ):
         further.append(("Referrer-Policy", "same-origin"))
     headers = [("Content-Type", type), ("Cache-Control", "no-store"), *further]
     headers.append(("Content-Length", str(len(text))))

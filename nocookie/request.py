@@ -22,7 +22,10 @@ from nocookie.ids import GRAMMAR
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["DIRECT", "MASK", "TAKEN", "Deployment", "Received", "Request", "ids_taken", "received"]
+__all__ = [
+    *("DIRECT", "MASK", "TAKEN", "Deployment", "Received", "Request"),
+    *("has_id_in_address", "ids_taken", "received"),
+]
 
 #: Where in environ the `Received` is.
 TAKEN: Final = "nocookie.taken"
@@ -102,13 +105,15 @@ DIRECT: Final = Deployment()
 class Received:
     """The address of a request as it came, and the ids that were taken from it, by position."""
 
-    __slots__ = ("came_from_id", "given", "ids", "path", "query", "root")
+    __slots__ = ("came_from_id", "given", "has_hidden", "ids", "path", "query", "root")
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.ids: dict[str, tuple[str, ...]] = {}
         self.root: str = environ.get("SCRIPT_NAME", "")
         self.path: str = environ.get("PATH_INFO", "")
         self.query: str = environ.get("QUERY_STRING", "")
+        #: Whether there are ids in it that count for nothing, as they were written otherwise.
+        self.has_hidden = False
         #: Whether an id was in the address of the page that the client came from.
         self.came_from_id = False
         #: SCRIPT_NAME and PATH_INFO as the application gets them; None if they are as they came.
@@ -130,6 +135,13 @@ def ids_taken(environ: WSGIEnvironment) -> dict[str, tuple[str, ...]]:
     """Return the ids that came in the URL of this request, by position."""
     there: Received | None = environ.get(TAKEN)
     return {} if there is None else there.ids
+
+
+def has_id_in_address(environ: WSGIEnvironment) -> bool:
+    """Whether the URL of this request has an id in it, be it one that counts for nothing: a browser
+    that has the address may tell it."""
+    there: Received | None = environ.get(TAKEN)
+    return there is not None and (bool(there.ids) or there.has_hidden)
 
 
 class Request:
@@ -305,6 +317,7 @@ class Request:
         """Hide *ids* that stand where a carrier has them, but count for nothing: they were
         written otherwise. The path stays one that leads nowhere."""
         root, path = self.environ.get("SCRIPT_NAME", ""), self.environ.get("PATH_INFO", "")
+        received(self.environ).has_hidden = True
         masked = _masked(path, set(filter(_is_id, ids)))
         if masked != path:
             self.relocate(root, masked)

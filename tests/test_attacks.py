@@ -11,7 +11,6 @@ from webob.dec import wsgify
 from nocookie import Session, SessionMiddleware, session
 from nocookie.entities import unescaped
 from nocookie.forms import authenticate_form
-from nocookie.ids import RandomIds
 from nocookie.stores.memory import MemoryStore
 
 SECRET = "nine words that nobody would ever publish together anywhere"
@@ -220,7 +219,7 @@ def test_no_id_of_a_gateway_makes_a_leak_of_what_the_response_says(id):
 
 # -- what environ shows --------------------------------------------------------------------------
 
-ID = RandomIds().new()
+ID = "Zq-7_" * 8 + "ZqA"
 
 
 def seen_by_application(environ, **options):
@@ -256,3 +255,20 @@ def test_what_a_page_loads_shows_no_id_of_the_page(find_id, page):
 def test_what_is_no_id_stays_in_the_address_of_the_page_before(find_id, page):
     seen, _ = seen_by_application({"HTTP_REFERER": page}, find_id=find_id)
     assert seen["HTTP_REFERER"] == page
+
+
+@pytest.mark.parametrize(
+    ("find_id", "environ"),
+    [
+        ("query:sid", {"QUERY_STRING": f"a=1&amp;sid={ID}"}),
+        ("param:sid", {"PATH_INFO": f"/a;sid={ID}", "REQUEST_URI": f"/a%3Bsid={ID}"}),
+        ("path:~", {"PATH_INFO": f"/~{ID}/", "REQUEST_URI": f"/%7E{ID}/"}),
+    ],
+)
+def test_an_address_with_an_id_that_counts_for_nothing_is_told_nobody(find_id, environ):
+    _, head = seen_by_application(environ, find_id=find_id)
+    assert head["Referrer-Policy"] == "same-origin"
+    assert head["Cache-Control"] == "no-store"
+
+    got = answer(begin, {"environ": {**Request.blank("/").environ, **environ}}, find_id=find_id)
+    assert dict(got.headers)["Referrer-Policy"] == "same-origin"
