@@ -511,6 +511,8 @@ class Form(RawCarrier):
 
 #: For a cookie that is to last: longer than any browser keeps one (RFC 6265bis: 400 days).
 NEVER: Final = timedelta(days=3650)
+#: The end of the year 9999: the last that a date in a header can say.
+_LAST_DATE: Final = 253_402_300_799
 
 
 class Cookie(RawCarrier):
@@ -518,7 +520,8 @@ class Cookie(RawCarrier):
     id is.
 
     *expires* says when the browser drops it: True, at the end of its own session; False, never;
-    a timedelta, so long after the last use; a datetime, then.
+    a timedelta, so long after the last use; a datetime, then (in UTC unless it
+    says otherwise).
 
     Leaks: not to scripts (`HttpOnly`), not to other sites (`SameSite`).
     """
@@ -537,6 +540,8 @@ class Cookie(RawCarrier):
         expires: bool | timedelta | datetime = True,
     ) -> None:
         self.name = _token(name, "a cookie name")
+        if isinstance(expires, datetime) and expires.tzinfo is None:
+            expires = expires.replace(tzinfo=UTC)
         self._expires = expires
         #: Whether the cookie has to be sent again as long as the session is used.
         self.renews = isinstance(expires, timedelta)
@@ -563,7 +568,7 @@ class Cookie(RawCarrier):
         if age is not None:
             # Not by WebOb, which asks Python 3.12 and newer for the time as it should not.
             seconds = int(age.total_seconds())
-            ends = formatdate(time.time() + seconds, usegmt=True)
+            ends = formatdate(min(time.time() + seconds, _LAST_DATE), usegmt=True)
             cookie = f"{cookie}; Max-Age={seconds}; expires={ends}"
         reply.headerlist.append(("Set-Cookie", cookie))
         return True

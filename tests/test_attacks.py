@@ -2,13 +2,14 @@
 
 import json
 import re
+from datetime import datetime, timedelta
 
 import pytest
 from helpers import serve
 from webob import Request
 from webob.dec import wsgify
 
-from nocookie import Session, SessionMiddleware, session
+from nocookie import Cookie, Session, SessionMiddleware, session
 from nocookie.entities import unescaped
 from nocookie.forms import authenticate_form
 from nocookie.stores.memory import MemoryStore
@@ -272,3 +273,18 @@ def test_an_address_with_an_id_that_counts_for_nothing_is_told_nobody(find_id, e
 
     got = answer(begin, {"environ": {**Request.blank("/").environ, **environ}}, find_id=find_id)
     assert dict(got.headers)["Referrer-Policy"] == "same-origin"
+
+
+# -- cookies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("expires", [1e12, "253402300800", timedelta.max, datetime.max])
+def test_a_cookie_may_last_beyond_the_last_date(expires):
+    got = answer(begin, use_cookies=True, cookie_expires=expires)
+    assert "expires=Fri, 31 Dec 9999 23:59:59 GMT" in dict(got.headers)["Set-Cookie"]
+
+
+def test_the_end_of_a_cookie_is_in_utc_unless_it_says_otherwise():
+    got = answer(begin, find_id=Cookie("sid", expires=datetime(2999, 1, 1)))
+    cookie = dict(got.headers)["Set-Cookie"]
+    assert re.search("expires=.*(31 Dec 2998 23:59:59|01 Jan 2999 00:00:00) GMT", cookie)
