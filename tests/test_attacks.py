@@ -9,9 +9,9 @@ from helpers import serve
 from webob import Request
 from webob.dec import wsgify
 
-from nocookie import Cookie, Session, SessionMiddleware, session
+from nocookie import Cookie, Session, SessionMiddleware, TooManyTries, session
 from nocookie.entities import unescaped
-from nocookie.forms import authenticate_form
+from nocookie.forms import authenticate_form, refusal
 from nocookie.stores.memory import MemoryStore
 
 SECRET = "nine words that nobody would ever publish together anywhere"
@@ -288,3 +288,50 @@ def test_the_end_of_a_cookie_is_in_utc_unless_it_says_otherwise():
     got = answer(begin, find_id=Cookie("sid", expires=datetime(2999, 1, 1)))
     cookie = dict(got.headers)["Set-Cookie"]
     assert re.search("expires=.*(31 Dec 2998 23:59:59|01 Jan 2999 00:00:00) GMT", cookie)
+
+
+# -- callbacks -----------------------------------------------------------------------------------
+
+
+def look():
+    session.get("user")
+
+
+def find_nothing(request):
+    raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("event", "page", "options", "headers"),
+    [
+        ("refused", look, {}, {"X-Session-Id": "nonsense"}),
+        ("created", begin, {}, {}),
+        ("plain http", begin, {"require_https": True}, {}),
+        ("finder failed", look, {"find_id": find_nothing}, {}),
+        ("form refused", lambda: refusal(None), {"find_id": "query:sid"}, {}),
+        (
+            *("conflict", look, {"find_id": "header:X-Session-Id,bearer"}),
+            {"X-Session-Id": "A" * 43, "Authorization": f"Bearer {ID}"},
+        ),
+    ],
+)
+def test_a_client_that_is_to_wait_hears_it_though_a_framework_answers_500(
+    event, page, options, headers
+):
+    def app(environ, start_response):
+        try:
+            page()
+        except Exception:
+            start_response("500 Oops", [])
+            return [b"made by a framework"]
+        start_response("200 OK", [])
+        return [b""]
+
+    def limit(seen):
+        if seen.name == event:
+            raise TooManyTries(7)
+
+    options = {"use_cookies": False, "type": MemoryStore(), "on_event": limit, **options}
+    got = serve(SessionMiddleware(app, **options), headers=headers)
+    assert got.status == "429 Too Many Requests"
+    assert dict(got.headers)["Retry-After"] == "7"
