@@ -159,6 +159,8 @@ class SessionManager:
         """Have the carriers take from the request what the application would take first. Return
         where to send the client instead, if one of them says so."""
         elsewhere: str | None = None
+        if self.deployment.prefix and self.in_url:
+            received(environ).prefix = self.deployment.prefix
         for prepare in self.prepares:
             try:
                 elsewhere = prepare(environ) or elsewhere

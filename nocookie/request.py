@@ -105,13 +105,16 @@ DIRECT: Final = Deployment()
 class Received:
     """The address of a request as it came, and the ids that were taken from it, by position."""
 
-    __slots__ = ("came_from_id", "given", "has_hidden", "ids", "path", "query", "root")
+    __slots__ = ("came_from_id", "given", "has_hidden", "ids", "path", "prefix", "query", "root")
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.ids: dict[str, tuple[str, ...]] = {}
         self.root: str = environ.get("SCRIPT_NAME", "")
         self.path: str = environ.get("PATH_INFO", "")
         self.query: str = environ.get("QUERY_STRING", "")
+        #: What a proxy took off, as the operator says: servers that are told the whole address by
+        #: it, over the protocol of uWSGI say, show that as what was sent.
+        self.prefix = ""
         #: Whether there are ids in it that count for nothing, as they were written otherwise.
         self.has_hidden = False
         #: Whether an id was in the address of the page that the client came from.
@@ -283,9 +286,10 @@ class Request:
 
     def is_mounted_at(self, path: str) -> bool:
         """Whether *path*, as it was sent, is that of our mount, or the end of it: what a proxy has
-        taken off was not sent to us."""
+        taken off need not have been sent to us."""
         first, *parts = (unquote(part, "latin-1") for part in path.split("/"))
-        mount = [part for part in self.environ.get("SCRIPT_NAME", "").split("/") if part]
+        prefix = received(self.environ).prefix
+        mount = [part for part in (prefix + self.environ.get("SCRIPT_NAME", "")).split("/") if part]
         return not first and parts == mount[len(mount) - len(parts) :]
 
     # -- ids in its URL ---------------------------------------------------------------------------

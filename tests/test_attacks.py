@@ -335,3 +335,34 @@ def test_a_client_that_is_to_wait_hears_it_though_a_framework_answers_500(
     got = serve(SessionMiddleware(app, **options), headers=headers)
     assert got.status == "429 Too Many Requests"
     assert dict(got.headers)["Retry-After"] == "7"
+
+
+# -- what was sent -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "counts"),
+    [
+        ("/cart", True),
+        ("/shop/cart", True),
+        ("/sh%6Fp/cart", True),
+        ("/shop//cart", False),
+        ("/other/cart", False),
+        ("/x/shop/cart", False),
+        ("/shop/shop/cart", False),
+        ("//shop/cart", False),
+    ],
+)
+def test_the_prefix_that_a_proxy_took_off_may_be_in_what_was_sent(sent, counts):
+    store, ids = MemoryStore(), []
+
+    def first():
+        begin()
+        ids.append(session.id)
+
+    answer(first, type=store)
+    environ = Request.blank(f"/~{ids[0]}/cart").environ
+    environ["REQUEST_URI"] = sent.replace("cart", f"~{ids[0]}/cart")
+    options = {"find_id": "path:~", "origin": "https://shop.example/shop", "type": store}
+    got = answer(lambda: str(session.get("user")).encode(), {"environ": environ}, **options)
+    assert got.body == (b"ada" if counts else b"None")
