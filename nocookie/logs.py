@@ -29,9 +29,11 @@ _CHARACTER: Final = "(?:[A-Za-z0-9_-]|%(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9A
 _ESCAPE: Final = (
     r"\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})|\[[0-9;]{0,16}[A-Za-z]"
 )
+#: What is written in percents: once, or again in a URL that is itself a parameter of another's.
+_PERCENTS: Final = "|".join(f"(?<=%{'25' * depth}[0-9A-Fa-f]{{2}})" for depth in range(4))
 #: An id, and not a part of a longer word; what is written in percents before it is none of it.
 _ids: Final = re.compile(
-    rf"({_ESCAPE}|(?<![A-Za-z0-9_-])|(?<=%[0-9A-Fa-f]{{2}}))({_CHARACTER}{{43}})(?![A-Za-z0-9_-])",
+    rf"({_ESCAPE}|(?<![A-Za-z0-9_-])|{_PERCENTS})({_CHARACTER}{{43}})(?![A-Za-z0-9_-])",
     re.ASCII,
 )
 _is_id: Final = re.compile(GRAMMAR, re.ASCII).fullmatch

@@ -12,6 +12,7 @@ from webob.dec import wsgify
 from nocookie import Cookie, Session, SessionMiddleware, TooManyTries, session
 from nocookie.entities import unescaped
 from nocookie.forms import authenticate_form, refusal
+from nocookie.logs import mask
 from nocookie.stores.memory import MemoryStore
 
 SECRET = "nine words that nobody would ever publish together anywhere"
@@ -366,3 +367,14 @@ def test_the_prefix_that_a_proxy_took_off_may_be_in_what_was_sent(sent, counts):
     options = {"find_id": "path:~", "origin": "https://shop.example/shop", "type": store}
     got = answer(lambda: str(session.get("user")).encode(), {"environ": environ}, **options)
     assert got.body == (b"ada" if counts else b"None")
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", range(4))
+def test_an_id_in_a_url_in_a_url_is_masked(depth):
+    percent = "%" + "25" * depth
+    masked = mask(f"GET /sso?next={percent}2F{percent}3Fsid{percent}3D{ID}{percent}26x HTTP/1.1")
+    assert ID not in masked
+    assert masked.startswith(f"GET /sso?next={percent}2F{percent}3Fsid{percent}3D[session ")
