@@ -390,7 +390,8 @@ class PathSegment(UrlCarrier):
                 errors="replace",
             )
             return f"{segment[1:]}/{'?' + query if query else ''}"
-        request.relocate(environ.get("SCRIPT_NAME", "") + segment, path[len(segment) :])
+        root = environ.get("SCRIPT_NAME", "").rstrip("/")
+        request.relocate(root + segment, path[len(segment) :])
         request.take_ids(self.place_in_url, (id,), self.bare)
         return None
 

@@ -228,8 +228,8 @@ class Request:
     @property
     def mount(self) -> str:
         """Where the application is for its clients, decoded as in WSGI: what a proxy takes off,
-        and SCRIPT_NAME without the id segment."""
-        return self.deployment.prefix + self._root()
+        and SCRIPT_NAME without the id segment, nor the slash that some write behind it."""
+        return (self.deployment.prefix + self._root()).rstrip("/")
 
     @property
     def front(self) -> str:

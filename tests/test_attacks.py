@@ -378,3 +378,22 @@ def test_an_id_in_a_url_in_a_url_is_masked(depth):
     masked = mask(f"GET /sso?next={percent}2F{percent}3Fsid{percent}3D{ID}{percent}26x HTTP/1.1")
     assert ID not in masked
     assert masked.startswith(f"GET /sso?next={percent}2F{percent}3Fsid{percent}3D[session ")
+
+
+# -- mounts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mount", ["/", "/shop/", "/shop//"])
+def test_a_slash_behind_the_mount_makes_no_second_id(mount):
+    """PEP 3333 has none there, but whoever writes `X-Forwarded-Prefix: /shop/` gets one."""
+    environ = Request.blank(f"/~{ID}/cart").environ
+    environ["SCRIPT_NAME"] = mount
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+        root = environ["SCRIPT_NAME"]
+        return [f'<a href="next">1</a><a href="{root}/next">2</a>'.encode()]
+
+    app = SessionMiddleware(app, use_cookies=False, find_id="path:~", rewrite="html")
+    page = serve(app, environ=environ).body.decode()
+    assert page == f'<a href="next">1</a><a href="{mount.rstrip("/")}/~{ID}/next">2</a>'
