@@ -55,6 +55,7 @@ from nocookie.carriers import (
 )
 from nocookie.codecs import JsonCodec
 from nocookie.commands import showing
+from nocookie.entities import unescaped
 from nocookie.html import HtmlRewriter, is_rewritable, says_charset
 from nocookie.ids import GRAMMAR, GatewayIds, RandomIds, SignedIds
 from nocookie.leaks import BodyWatch
@@ -597,6 +598,10 @@ PATTERNS = {
     "nocookie.markup:IS_TAG": (use("match"), PAGES),
     "nocookie.markup:TEXT": (at_tags(), PAGES),
     "nocookie.markup:DULL": (at_tags(), PAGES),
+    "nocookie.entities:_decimal": (
+        by(unescaped),
+        [*PAGES, ("&#", "9", ";"), ("&#", "0", "65;"), ("", "&#12345678", ""), ("", "&", "#1;")],
+    ),
     "nocookie.markup:CDATA_CONTRADICTS": (at_tags(), PAGES),
     "nocookie.markup:CDATA_EITHER_WAY": (at_tags(), PAGES),
     "nocookie.markup:CDATA_AS_COMMENT": (at_tags(), PAGES),
@@ -791,6 +796,7 @@ def viewed(text):
         view.client_digest()
         view.is_mounted_at(text)
         view.hide_ids((ID,), Query().bare)
+    View(environ(HTTP_REFERER=text), deployment).strip_referer(Query().bare)
     View(environ(REMOTE_ADDR=text), deployment).came_by_https  # noqa: B018
     View(environ(REMOTE_ADDR=text), deployment).is_local  # noqa: B018
 
@@ -996,7 +1002,7 @@ WITH_OTHERS = {
         "closes_itself": "markup.beginning",
     },
     "logs": dict.fromkeys(["MaskingRequestHandler"], "logs.mask"),
-    "request": dict.fromkeys(["ids_taken", "received"], "reads nothing"),
+    "request": dict.fromkeys(["has_id_in_address", "ids_taken", "received"], "reads nothing"),
     "commands.showing": {
         **dict.fromkeys(["as_json", "moment", "seconds"], "numbers"),
         "printable": "commands.showing.table",
