@@ -98,7 +98,7 @@ MUTANTS = [
             "SessionManager._tell", never("\r"), "test_flow",
         ),
         Mutant(
-            "no id over plain HTTP", "SessionManager.find", never("_requires_https"),
+            "no id over plain HTTP", "SessionManager.find", never("is_insecure"),
             "test_refusals",
         ),
         Mutant(
