@@ -18,9 +18,10 @@ from nocookie.carriers import BodyFilter, Reply, UrlCarrier
 from nocookie.entities import unescaped
 from nocookie.ids import GRAMMAR
 from nocookie.places import InParameter, InQuery, InSegment
-from nocookie.rewriting import Scope
+from nocookie.rewriting import Scope, refresh_url
 
 __all__ = [
+    "SHORTEST",
     "BodyWatch",
     "FormWatch",
     "PlacedIds",
@@ -40,6 +41,13 @@ _ADDRESSES: Final = {
     "link": re.compile(r"<([^>]*)(?:>|\Z)").findall,
 }
 
+#: A URL in any other header, of the origin or with one: scripts and browsers go there, too
+#: (`HX-Redirect`, `report-uri`).
+_urls: Final = re.compile(r"(?<![^\s<>\"',;=])(?:https?:/)?/[^\s<>\"',;]*+")
+
+#: What is shorter is in any response by chance: what a gateway numbers, which is a name and no key.
+SHORTEST: Final = 16
+
 #: What lets a cache keep a response for others than the one who asked (RFC 9111, 5.2.2).
 _PUBLIC: Final = frozenset({"public", "s-maxage"})
 _PRIVATE: Final = frozenset({"private", "no-store"})
@@ -56,15 +64,25 @@ def leak_in_head(
 
     *scope* reads URLs; *expected* says whether ids travel in a header, given in lower case.
     """
+
+    def if_foreign(url: re.Match[str]) -> str:
+        return url[0] if scope.read(url[0]) is None else ""
+
     for name, value in reply.headerlist:
         if id not in value:
             continue
         kind = name.lower()
-        urls = _ADDRESSES.get(kind)
-        if urls is None:
-            if not expected(kind):
+        find = _ADDRESSES.get(kind)
+        if find is None:
+            # The attributes of a cookie are not sent on: its path, say.
+            told = value.partition(";")[0] if kind == "set-cookie" else _urls.sub(if_foreign, value)
+            if id in told and not expected(kind):
                 return f"in the header {name}"
-        elif any(id in url and scope.read(url) is None for url in urls(value)):
+            continue
+        urls = find(value)
+        if kind == "refresh":  # as a browser reads it, beside what looks like a URL in it
+            urls = [refresh_url(value), *urls]
+        if any(id in url and scope.read(url) is None for url in urls):
             return f"to another origin, in the header {name}"
     return None
 

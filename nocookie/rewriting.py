@@ -41,7 +41,7 @@ from nocookie.places import (
     edited,
 )
 
-__all__ = ["InParameter", "InQuery", "InSegment", "Place", "Scope"]
+__all__ = ["InParameter", "InQuery", "InSegment", "Place", "Scope", "refresh_url"]
 
 #: What a browser strips from both ends of a URL (WHATWG URL, "C0 control or space").
 _BLANK: Final = "".join(map(chr, range(0x21)))
@@ -218,7 +218,7 @@ class Scope:
         found = _REFRESH.match(text)
         if found is None:
             return None
-        name = next(name for name in ("dq", "sq", "bare") if found[name] is not None)
+        name = _url_of(found)
         start, url = found.start(name), found[name]
         if name == "bare" and not url and not found["word"]:
             here = self.here()
@@ -314,6 +314,17 @@ class Scope:
         if not url.has_query:
             query = self.page.query if url.inherits else None
         return _base(self.scheme, True, "/".join(part.text for part in url.segments), query)
+
+
+def refresh_url(text: str) -> str:
+    """Return where a refresh leads, as it is written; nothing if that is the page itself, or if it
+    is no refresh."""
+    found = _REFRESH.match(text)
+    return "" if found is None else found[_url_of(found)]
+
+
+def _url_of(found: re.Match[str]) -> str:
+    return next(name for name in ("dq", "sq", "bare") if found[name] is not None)
 
 
 @lru_cache(32)

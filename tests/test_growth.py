@@ -571,6 +571,7 @@ PATTERNS = {
     "nocookie.ids:_matches": (use("fullmatch"), LETTERS),
     "nocookie.inifile:_LINE": (use("match"), BLANKS),
     "nocookie.leaks:_ADDRESSES": (use("findall"), WORDS),
+    "nocookie.leaks:_urls": (use("sub"), WORDS + URLS),
     "nocookie.leaks:_SAYS_LAX": (
         use("search"),
         [*PAGES, *product(("", "content="), ("content=", "a", " ", "content= ", "a-,"), ("", "x"))],
