@@ -510,6 +510,9 @@ class Form(RawCarrier):
         return f"Form({self.name!r})"
 
 
+#: Names that promise something of a cookie (RFC 6265bis, 4.1.3), in any case.
+_PREFIX: Final = re.compile(r"(?i)__(?:Secure|Host-Http|Host|Http)-")
+
 #: For a cookie that is to last: longer than any browser keeps one (RFC 6265bis: 400 days).
 NEVER: Final = timedelta(days=3650)
 #: The end of the year 9999: the last that a date in a header can say.
@@ -555,6 +558,15 @@ class Cookie(RawCarrier):
         }
         if samesite == "None" and not secure:
             raise ConfigError("samesite = None needs secure = True: browsers drop the cookie else")
+        kind = _PREFIX.match(name)
+        if kind is not None and not secure:
+            raise ConfigError(f"a cookie {kind[0]}... needs secure = True: browsers drop it else")
+        if kind is not None and "host" in kind[0].lower() and (domain or path != "/"):
+            raise ConfigError(
+                f"a cookie {kind[0]}... has the path / and no domain: browsers drop it else"
+            )
+        if kind is not None and "http-" in kind[0].lower() and not httponly:
+            raise ConfigError(f"a cookie {kind[0]}... needs httponly: browsers drop it else")
         self._values = re.compile(
             r"(?:^|;)[ \t]*" + re.escape(name) + r'[ \t]*=[ \t]*"?([^;"]*)'
         ).findall

@@ -262,13 +262,13 @@ class SessionManager:
             self.emit("lost", "a new id, which no 304 can tell", real._named())
         elif tell:
             self._tell(real, reply)
-        elif real._ended:
-            if brought_by is not None:
-                brought_by.forget(reply)
-        elif brought_by in self._renewing and real._is_due() and not is_for_all:
-            brought_by.place(real._carried, reply)
+        elif real._ended and brought_by is not None:
+            brought_by.forget(reply)
+        is_renewed = False
+        if not tell and not real._ended and brought_by in self._renewing and not is_for_all:
+            is_renewed = real._is_due() and brought_by.place(real._carried, reply)
         if not self.in_url:
-            if tell:
+            if tell or is_renewed:
                 _keep_in(reply, False)
             return
         if real._key is not None and not tell and isinstance(brought_by, UrlCarrier):
@@ -280,7 +280,7 @@ class SessionManager:
             or brought_by in self._in_url
             or (tell and brought_by is None)
         )
-        if tell or in_url:
+        if tell or is_renewed or in_url:
             _keep_in(reply, in_url)
         if self._guards and real._key is not None and has_id_in_address(reply.environ):
             self._watch_page(real, reply)

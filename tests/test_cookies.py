@@ -104,6 +104,47 @@ def test_a_cookie_is_not_renewed_with_an_id_that_another_request_has_replaced(wr
     assert pair(rotated[0]) != cookie
 
 
+def test_a_cookie_that_is_sent_again_is_for_no_cache(clock):
+    def public(environ, start_response):
+        def start(status, headers):
+            kept = ("Cache-Control", "public, max-age=600"), ("CDN-Cache-Control", "max-age=600")
+            return start_response(status, [*headers, *kept])
+
+        return visit(environ, start)
+
+    app = SessionMiddleware(public, clock=clock, cookie_expires=3000)
+    cookie = pair(get(app, "/write"))
+    assert get(app, "/read", cookie).header("Cache-Control") == "public, max-age=600"
+    clock.advance(100)
+    again = get(app, "/read", cookie)
+    assert pair(again) == cookie
+    assert again.header("Cache-Control") == "no-store"
+    assert again.header("CDN-Cache-Control") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("__Secure-sid", {}),
+        ("__Host-sid", {}),
+        ("__host-sid", {"secure": True, "cookie_domain": "example.com"}),
+        ("__Host-sid", {"secure": True, "cookie_path": "/shop"}),
+        ("__Http-sid", {"secure": True, "httponly": False}),
+        ("__Host-Http-sid", {"secure": True, "httponly": False}),
+        ("__Host-Http-sid", {"secure": True, "cookie_path": "/shop"}),
+    ],
+)
+def test_a_name_that_promises_what_the_attributes_do_not_keep_is_refused(name, options):
+    with pytest.raises(ConfigError, match="browsers drop it else"):
+        SessionMiddleware(visit, key=name, **options)
+
+
+@pytest.mark.parametrize("name", ["__Secure-sid", "__Host-sid", "__Http-sid", "__Host-Http-sid"])
+def test_a_name_that_promises_what_the_attributes_keep_is_taken(name):
+    app = SessionMiddleware(visit, key=name, secure=True)
+    assert get(app, "/write", pair(get(app, "/write"))).body == b"2"
+
+
 @pytest.mark.parametrize("domain", ["example.com", ".example.com", "app.example.com"])
 def test_the_attributes_are_as_they_were_set(wrap, domain):
     app = wrap(key="sid", cookie_domain=domain, cookie_path="/a/b", secure=True, samesite="Strict")

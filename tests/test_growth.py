@@ -547,6 +547,7 @@ PATTERNS = {
         by(preparing(Query())),
         [*WORDS, ("", "amp;", ""), ("&", "amp;", "sid"), ("", "&amp;", "sid=1")],
     ),
+    "nocookie.carriers:_PREFIX": (use("match"), [*LETTERS, ("", "__Host-", "")]),
     "nocookie.carriers:_control": (use("search"), WORDS),
     "nocookie.beaker_ids:_signed": (use("fullmatch"), LETTERS),
     "nocookie.carriers:PathSegment.__init__ fullmatch": (use("fullmatch"), LETTERS),
