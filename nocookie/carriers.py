@@ -475,6 +475,18 @@ FORM_LIMIT: Final = 65536
 _FORM: Final = "nocookie.form"
 
 
+class _Posted:
+    """The body of a form, kept in environ. It may hold an id, so it is not shown."""
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def __repr__(self) -> str:
+        return "<the form as it was received>"
+
+
 class Form(RawCarrier):
     """The id in a field of an urlencoded form, posted with up to 64 KiB.
 
@@ -495,12 +507,14 @@ class Form(RawCarrier):
         except ValueError:
             return
         if 0 < length <= FORM_LIMIT:
-            body = environ[_FORM] = environ["wsgi.input"].read(length)
+            body = environ["wsgi.input"].read(length)
             environ["wsgi.input"] = io.BytesIO(body)
+            environ[_FORM] = _Posted(body)
 
     def read(self, environ: WSGIEnvironment) -> str | None:
-        body: bytes = environ.get(_FORM, b"")
-        return _only(_split_query(body.decode("latin-1"), self.name)[0])
+        there: _Posted | None = environ.get(_FORM)
+        text = "" if there is None else there.body.decode("latin-1")
+        return _only(_split_query(text, self.name)[0])
 
     def find(self, request: Request) -> str | None:
         self.prepare(request.environ)
