@@ -125,12 +125,14 @@ class SessionMiddleware:
                 return body
         except _ANSWERED as error:
             exchange._give_up(body)
+            body = ()
             if exchange._sent:
                 _forget_locals(error)
                 raise
             return _failure(error, environ, start_response)
         except BaseException as error:
             exchange._give_up(body)
+            body = ()  # this frame is shown with the error, and pages hold ids
             _forget_locals(error)
             raise
         return _Body(body, exchange, environ, copy_context())
@@ -318,6 +320,7 @@ class _Body:
             try:
                 chunk = self._rewritten(exchange, chunk)
             except BaseException as error:
+                chunk = None  # as in the frame of `_respond`
                 _forget_locals(error)
                 raise
         if chunk is None:
