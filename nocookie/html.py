@@ -57,7 +57,7 @@ from nocookie.markup import (
 )
 from nocookie.places import Base, Edits
 from nocookie.plain import plain_markup
-from nocookie.policies import STRICT, lax_css, tightened_html
+from nocookie.policies import STRICT, lax_css, says_lax_in_svg, tightened_html
 from nocookie.rewriting import Scope
 
 __all__ = ["FORM_LIMIT", "TAG_LIMIT", "HtmlRewriter", "is_rewritable", "says_charset"]
@@ -128,7 +128,9 @@ _CHARSET: Final = re.compile(r'(?i)[ \t]*charset=("?)[a-z0-9_:.-]+\1[ \t]*')
 #: What gets an id, and what is looked into for it.
 _LINKS: Final = {b"a": b"href", b"area": b"href", b"iframe": b"src", b"frame": b"src"}
 _SUBMITTERS: Final = frozenset(b"button input select textarea".split())
-_EDITED: Final = frozenset((*_LINKS, *_SUBMITTERS, b"base", b"form", b"meta"))
+_EDITED: Final = frozenset((*_LINKS, *_SUBMITTERS, b"base", b"form", b"meta", b"script"))
+#: The type of a script that says which pages to fetch ahead, and by which referrer policy.
+_RULES: Final = "speculationrules"
 #: An attribute by which any element may have a browser tell more than we do; in svg, any that may
 #: hold a function of CSS.
 _POLICY: Final = re.compile(rb"(?i)referrerpolicy|style|srcdoc")
@@ -136,6 +138,8 @@ _POLICY_IN_SVG: Final = re.compile(rb"(?i)referrerpolicy|style|srcdoc|[(&]")
 #: Referrer policies (W3C) by which another origin is told the page's whole URL; `always` is what
 #: the first was called once.
 _LAX: Final = frozenset({"unsafe-url", "no-referrer-when-downgrade", "always"})
+#: How often a document may be in an attribute of another.
+_DEEPEST: Final = 4
 _BLANK: Final = "".join(map(chr, range(0x21)))
 _WORDS: Final = re.compile(r"[^\t\n\f\r ,]+")
 _ABSOLUTE: Final = re.compile(r"[\x00-\x20]*[A-Za-z][A-Za-z0-9+.-]*:")
@@ -259,6 +263,9 @@ class HtmlRewriter:
     _is_blind = False
     #: The base of relative URLs that went out with the id: another would lead them elsewhere.
     _relied: Base | None = None
+
+    #: In how many attributes of others the page is.
+    _depth = 0
 
     _input = b""
     #: What takes plain markup, unless a base leads elsewhere.
@@ -467,7 +474,8 @@ class HtmlRewriter:
                 if done < 0 or self._off:
                     return at
                 at = done
-            if self._open or self._foreign or self._in_noscript or self._is_counting:
+            is_svg = self._foreign or self._lost
+            if self._open or is_svg or self._in_noscript or self._is_counting:
                 at = TEXT.match(buffer, at).end()  # type: ignore[union-attr]
             elif self._usual is None or self._is_unusual(at):
                 at = DULL.match(buffer, at).end()  # type: ignore[union-attr]
@@ -645,6 +653,15 @@ class HtmlRewriter:
             self._replace(buffer, start, end, STRICT.encode())
         return seen
 
+    def _in_plain_style(self, buffer: bytes, start: int, end: int) -> None:
+        """The same for a whole one that may be one of svg, where it is not what is written."""
+        css = buffer[start:end]
+        if (b"&" in css or b"<" in css) and says_lax_in_svg(css):
+            self._on_leak("in a Referer: by a policy in a style sheet")
+            self._replace(buffer, start, end, b"")
+        else:
+            self._in_style(buffer, start, end, is_whole=True)
+
     def _in_script(self, buffer: bytes, at: int) -> int:
         if self._in_noscript:
             # Rare, and what ends it would be disputed.
@@ -676,7 +693,7 @@ class HtmlRewriter:
             if PLAIN_END[name].match(buffer, end):
                 self._plain = None
                 if name == b"style":
-                    self._in_style(buffer, at, end, is_whole=True)
+                    self._in_plain_style(buffer, at, end)
                 return end
             # What is cut short in a mark is shorter than the longest.
             rest = buffer[end : end + 16].lower()
@@ -704,11 +721,11 @@ class HtmlRewriter:
         # A tag that began before the buffer, or is too long, has an effect but is not edited.
         is_seen = start >= self._ghost and end - start <= self._tag_limit
         attributes = None
-        policy = _POLICY_IN_SVG if self._foreign or name == b"svg" else _POLICY
+        policy = _POLICY_IN_SVG if self._is_unsure or name == b"svg" else _POLICY
         if is_seen and (name in _EDITED or policy.search(buffer, start, end)):
             attributes = self._attributes(buffer, tag)
         self._follow(name, buffer, tag)
-        styles = self._tightened_styles(buffer, attributes or {})
+        styles = self._tightened_styles(buffer, attributes or {}, policy is _POLICY_IN_SVG)
         if not styles or name in _LINKS or name not in _EDITED:
             self._on_start_tag(name, buffer, tag, attributes, styles)
             return
@@ -747,6 +764,8 @@ class HtmlRewriter:
             self._on_link(name, buffer, attributes, styles)
         else:
             styles += self._tightened(buffer, attributes.get(b"referrerpolicy"))
+            if name == b"script":
+                styles += self._without_rules(buffer, attributes.get(b"type"))
             for edit in sorted(styles):
                 self._replace(buffer, *edit)
 
@@ -909,13 +928,21 @@ class HtmlRewriter:
             return []
         return [(policy.start, policy.end, STRICT.encode())]
 
+    def _without_rules(self, buffer: bytes, kind: Attribute | None) -> list[tuple[int, int, bytes]]:
+        """Return what keeps a script from being rules by which pages are fetched ahead."""
+        if kind is None:
+            return []
+        text, _ = decoded(buffer[kind.start : kind.end])
+        is_rules = text.strip(_BLANK).lower() == _RULES
+        return [(kind.start, kind.end, f"no-{_RULES}".encode())] if is_rules else []
+
     def _tightened_styles(
-        self, buffer: bytes, attributes: dict[bytes, Attribute]
+        self, buffer: bytes, attributes: dict[bytes, Attribute], in_svg: bool
     ) -> list[tuple[int, int, bytes]]:
-        """Return the same for what is CSS in attributes."""
+        """Return the same for what is CSS in attributes: in svg, that may be any."""
         edits = []
         for name, attribute in attributes.items():
-            if name != b"style" and not self._foreign:
+            if name != b"style" and not in_svg:
                 continue
             text, marks = decoded(buffer[attribute.start : attribute.end])
             spans, _ = lax_css(text.encode("latin-1"), 0, len(text), is_whole=True)
@@ -931,6 +958,8 @@ class HtmlRewriter:
         """Return the same for a document in an attribute."""
         text, marks = decoded(buffer[attribute.start : attribute.end])
         tight = tightened_html(text)
+        if tight is not None and not self._is_calm(tight):
+            tight = None
         if tight == text:
             return []
         if tight is not None:
@@ -939,6 +968,16 @@ class HtmlRewriter:
                 return [found]
         self._on_leak("in a Referer: by a policy in the document of a frame")
         return [_emptied(attribute)]
+
+    def _is_calm(self, document: str) -> bool:
+        """Whether a document in an attribute, read as a page, is left as it is and to its end."""
+        if self._depth == _DEEPEST:
+            return False
+        page = HtmlRewriter(self._scope.nowhere(), sniffed=False, on_leak=self._on_leak)
+        page._depth, page._field = self._depth + 1, None
+        text = document.encode("latin-1")
+        seen = page.feed(text)
+        return not page._off and seen + page.close() == text
 
     def _on_meta(self, buffer: bytes, attributes: dict[bytes, Attribute]) -> None:
         content = attributes.get(b"content")

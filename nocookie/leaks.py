@@ -135,7 +135,8 @@ def is_html(reply: Reply) -> bool:
 _LAX: Final = (b"unsafe-url", b"no-referrer-when-downgrade")
 _SAYS_LAX: Final = re.compile(
     rb"(?i)(?:(?:content|referrerpolicy)[\t\n\f\r ]{0,9}=[\t\n\f\r ]{0,9}"
-    rb"(?:[\"']|&quot;|&#39;|&#34;)?[a-z, -]{0,80}?|referrer-policy\([\t\n\f\r ]{0,9})"
+    rb"(?:[\"']|&quot;|&#39;|&#34;)?[a-z, -]{0,80}?|referrer-policy\([\t\n\f\r ]{0,9}"
+    rb"|\"referrer_policy\"[\t\n\r ]{0,9}:[\t\n\r ]{0,9}\")"
     rb"(?:unsafe-url|no-referrer-when-downgrade)"
 )
 

@@ -629,6 +629,8 @@ def _keep_in(reply: Reply, in_url: bool) -> None:
         name = pair[0].lower()
         if speaks_to_caches(name):
             continue
+        if in_url and name == "speculation-rules":
+            continue  # by these, too, others are told the page's URL
         if in_url and name == "link":
             kept.append((pair[0], tightened_link(pair[1])))
             continue

@@ -74,9 +74,12 @@ def _nested(names: str, attributes: str, content: str, depth: int, group: str) -
 # --- What gets no id ----------------------------------------------------------------------------
 
 #: Elements whose content is text.
-_SCRIPT: Final = (
-    rf"{_one_of('script')}{_ATTRIBUTES}>(?:[^<]++|<(?!!--|/?(?i:script)))*+</(?i:script)>"
-)
+_RULES: Final = "(?i:speculationrules)"
+_SCRIPT: Final = rf"""{_one_of("script")}(?:{_SPACE}++(?:
+    {_UNTOLD}(?!{_one_of("type")}{_NAME_ENDS}){_ATTRIBUTE}
+    |{_one_of("type")}=(?:"(?!{_RULES}")[\w/.+-]*+"|'(?!{_RULES}')[\w/.+-]*+'
+        |(?!{_RULES}[\t\n\f\r >])[\w/.+-]++(?=[\t\n\f\r >]))))*+>
+    (?:[^<]++|<(?!!--|/?(?i:script)))*+</(?i:script)>"""
 _TEXT: Final = "|".join(
     rf"{_one_of(name)}{_ATTRIBUTES}>[^<]*+</(?i:{name})>" for name in ("title", "textarea")
 )

@@ -12,7 +12,15 @@ from typing import Final
 
 from nocookie.entities import unescaped
 
-__all__ = ["CALM_CSS", "CALM_STYLE", "STRICT", "lax_css", "tightened_html", "tightened_link"]
+__all__ = [
+    "CALM_CSS",
+    "CALM_STYLE",
+    "STRICT",
+    "lax_css",
+    "says_lax_in_svg",
+    "tightened_html",
+    "tightened_link",
+]
 
 Span = tuple[int, int]
 
@@ -77,6 +85,22 @@ def lax_css(css: bytes, start: int, end: int, *, is_whole: bool) -> tuple[list[S
         return spans, end
     tail = _unfinished(css, max(seen, end - _LONGEST), end)
     return spans, end if tail is None else tail.start()
+
+
+#: What is no text in a style sheet of svg: comments, and the marks of CDATA sections; and all these
+#: marks, because browsers may end a comment earlier.
+_unsaid: Final = re.compile(rb"<!--(?:(?!-->)[^<])*+-->|<!\[CDATA\[|\]\]>").sub
+_marks: Final = re.compile(rb"<!--|--!?>|<!\[CDATA\[|\]\]>").sub
+
+
+def says_lax_in_svg(css: bytes) -> bool:
+    """Whether a style sheet with no tag in it says a policy that tells too much, if it is read as
+    in svg: there it may be put together from pieces, and have references in it."""
+    for without in (_unsaid, _marks):
+        text = unescaped(without(b"", css).decode("latin-1")).encode("utf-8")
+        if lax_css(text, 0, len(text), is_whole=True)[0]:
+            return True
+    return False
 
 
 # --- HTML in an attribute -----------------------------------------------------------------------

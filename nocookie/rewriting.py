@@ -163,6 +163,13 @@ class Scope:
         scope.base = self._base(href)
         return scope
 
+    def nowhere(self) -> Scope:
+        """Return a scope that has no origin of its own: no URL gets the id."""
+        scope = copy.copy(self)
+        scope.scheme, scope._hosts, scope.roots = "", frozenset(), frozenset()
+        scope.page = scope.base = Base("", False, [""], None)
+        return scope
+
     @property
     def _starts_at_page(self) -> bool:
         """Whether a bare fragment is a place on the page: under a base of another URL it leads to

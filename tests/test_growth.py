@@ -511,6 +511,14 @@ def css_of(text):
     policies.lax_css(text.encode("latin-1"), 0, len(text), is_whole=False)
 
 
+SVG = POLICIES + [("", repeated, "") for repeated in ("<!--", "<!-- -->", "<![CDATA[", "]]>", "-")]
+REFERENCES = [*product(("", "&#"), ("1", "0", "&#", "&#1", "&#12345678;", "&amp;"), ("", ";"))]
+
+
+def svg_css_of(text):
+    policies.says_lax_in_svg(text.encode("latin-1"))
+
+
 def forms_of(text):
     page = b"<form action=x>" + ID.encode() + text.encode("latin-1")
     for step in (1024, len(page)):
@@ -627,6 +635,9 @@ PATTERNS = {
     "nocookie.plain:_compiled": (by(in_plain_markup), PAGES),
     "nocookie.policies:_functions": (use("finditer"), POLICIES),
     "nocookie.policies:_unfinished": (by(css_of), POLICIES),
+    "nocookie.policies:_unsaid": (by(svg_css_of), SVG),
+    "nocookie.policies:_marks": (by(svg_css_of), SVG),
+    "nocookie.policies:_long_numbers": (by(policies.unescaped), REFERENCES),
     "nocookie.policies:_lax": (use("finditer"), POLICIES + PAGES),
     "nocookie.policies:_link_policies": (use("sub"), POLICIES + HEADERS),
     "nocookie.policies:_tightened.said sub": (use("sub"), POLICIES),
@@ -931,6 +942,8 @@ READERS = {
     "leaks.speaks_to_caches": (leaks.speaks_to_caches, HEADERS),
     "html.says_charset": (says_charset, HEADERS + [("a;", "charset=a;", "")]),
     "policies.lax_css": (css_of, POLICIES),
+    "policies.says_lax_in_svg": (svg_css_of, SVG),
+    "policies.unescaped": (policies.unescaped, REFERENCES),
     "policies.tightened_html": (policies.tightened_html, POLICIES),
     "policies.tightened_link": (policies.tightened_link, POLICIES + HEADERS),
     "reporting.keep_reports": (reports_of, POLICIES + HEADERS + VALUES),
@@ -996,6 +1009,7 @@ WITH_OTHERS = {
     "rewriting.Scope": {
         **dict.fromkeys(["edits", "bare_edits", "refresh_edits"], "url, bare_url, refresh"),
         "is_id": "an id",
+        "nowhere": "reads nothing",
     },
     "leaks": dict.fromkeys(["BodyWatch"], "leaks.BodyWatch"),
     "links": dict.fromkeys(links.__all__, "links"),
