@@ -36,7 +36,6 @@ from nocookie.errors import ConfigError, IdLeak, NocookieError, Refusal
 from nocookie.events import emit
 from nocookie.ids import NotAnId
 from nocookie.leaks import (
-    SHORTEST,
     BodyWatch,
     FormWatch,
     PlacedIds,

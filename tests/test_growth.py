@@ -637,7 +637,6 @@ PATTERNS = {
     "nocookie.policies:_unfinished": (by(css_of), POLICIES),
     "nocookie.policies:_unsaid": (by(svg_css_of), SVG),
     "nocookie.policies:_marks": (by(svg_css_of), SVG),
-    "nocookie.policies:_long_numbers": (by(policies.unescaped), REFERENCES),
     "nocookie.policies:_lax": (use("finditer"), POLICIES + PAGES),
     "nocookie.policies:_link_policies": (use("sub"), POLICIES + HEADERS),
     "nocookie.policies:_tightened.said sub": (use("sub"), POLICIES),
