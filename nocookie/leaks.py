@@ -21,6 +21,7 @@ from nocookie.places import InParameter, InQuery, InSegment
 from nocookie.rewriting import Scope, refresh_url
 
 __all__ = [
+    "SHORTEST",
     "BodyWatch",
     "FormWatch",
     "PlacedIds",
@@ -43,6 +44,9 @@ _ADDRESSES: Final = {
 #: A URL in any other header, of the origin or with one: scripts and browsers go there, too
 #: (`HX-Redirect`, `report-uri`).
 _urls: Final = re.compile(r"(?<![^\s<>\"',;=])(?:https?:/)?/[^\s<>\"',;]*+")
+
+#: What is shorter is in any response by chance: what a gateway numbers, which is a name and no key.
+SHORTEST: Final = 16
 
 #: What lets a cache keep a response for others than the one who asked (RFC 9111, 5.2.2).
 _PUBLIC: Final = frozenset({"public", "s-maxage"})

@@ -36,6 +36,7 @@ from nocookie.errors import ConfigError, IdLeak, NocookieError, Refusal
 from nocookie.events import emit
 from nocookie.ids import NotAnId
 from nocookie.leaks import (
+    SHORTEST,
     BodyWatch,
     FormWatch,
     PlacedIds,
@@ -119,8 +120,6 @@ class SessionManager:
         self._placed_ids = PlacedIds(self._url_carriers, self._is_ours, signed=signed)
         self._leak_guard: str = settings["leak_guard"]
         self._guards = self._leak_guard != "off"
-        #: Whether an id can be told from other text: a gateway's may be any word of a response.
-        self._knows_ids = not self.backend.ids.adopts
         self._is_id_header = _is_id_header(self.carriers, self.id_header)
         self.rewrite: str = settings["rewrite"] or ("location" if self._in_url else "off")
         if self.rewrite != "off" and not any(isinstance(c, UrlCarrier) for c in self.carriers):
@@ -216,7 +215,7 @@ class SessionManager:
         if real is not None:
             is_cached = False
             id = real._id
-            if id is not None and self._knows_ids and self._guards:
+            if id is not None and self._guards and len(id) >= SHORTEST:
                 is_told = False
                 for name, value in reply.headerlist:
                     if id in value:

