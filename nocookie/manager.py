@@ -388,7 +388,9 @@ class SessionManager:
 
     def _watch_body(self, real: Session, reply: Reply) -> None:
         is_rewritten = reply.rewriter is not None and reply.rewriter.changes
-        if not is_rewritten and not reply.as_it_is and is_publicly_cacheable(reply):
+        if is_rewritten or reply.as_it_is or len(real.id) < SHORTEST:
+            return
+        if is_publicly_cacheable(reply):
             leak = partial(self._leak, "into a body that public caches keep", real.id)
             id = real.id.encode()
             _watch(reply, BodyWatch(lambda seen: id in seen, len(id), leak))

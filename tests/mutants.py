@@ -429,7 +429,7 @@ MUTANTS = [
         ),
         Mutant(
             "a session with a life of its own is not renewed by others' (redis)",
-            "LOAD", text("'HEXISTS'", "'HSTRLEN'"), "stores/test_redis",
+            "LOAD", text("== 1 then return fields", "== 2 then return fields"), "stores/test_redis",
         ),
     ),
     *of(
