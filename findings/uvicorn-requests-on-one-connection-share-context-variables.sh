@@ -10,7 +10,7 @@
 # Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
-trap 'kill "${server:-}" 2>/dev/null || true; rm -rf "$folder"' EXIT
+trap 'kill "${server:-}" 2>/dev/null && wait "$server" || true; rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet uvicorn==0.54.0 h11==0.16.0
 cat > "$folder/served.py" <<'PYTHON'
