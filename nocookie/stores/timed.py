@@ -56,10 +56,6 @@ class TimedSocket:
         data: bytes = self._wait(self._recv, size)
         return data
 
-    def recv_into(self, buffer: bytearray) -> int:
-        size: int = self._wait(self._socket.recv_into, buffer)
-        return size
-
     def is_quiet(self) -> bool:
         """Whether the other end is there, and has said nothing that nobody asked for. If not, the
         socket is of no more use."""
@@ -74,12 +70,6 @@ class TimedSocket:
         except OSError:
             pass
         return False
-
-    def settimeout(self, timeout: float | None) -> None:
-        """Of no effect, for drivers that set one: the call's deadline counts."""
-
-    def shutdown(self, how: int) -> None:
-        self._socket.shutdown(how)
 
     def close(self) -> None:
         self._socket.close()
