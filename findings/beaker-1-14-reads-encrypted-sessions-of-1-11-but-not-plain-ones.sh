@@ -10,9 +10,10 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-for version in 1.11.0 1.14.1; do
+for package in Beaker==1.11.0 Beaker==1.14.1; do
+  version=${package#*==}
   python3 -m venv "$folder/$version"
-  "$folder/$version/bin/pip" install --quiet "Beaker==$version" 'cryptography<49' 'setuptools<81'
+  "$folder/$version/bin/pip" install --quiet "$package" cryptography==48.0.0 setuptools==80.9.0
 done
 cat > "$folder/options.py" <<'PYTHON'
 import sys

@@ -10,9 +10,10 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-for version in 2.0.51 2.1.9; do
+for package in SQLAlchemy==2.0.51 SQLAlchemy==2.1.9; do
+  version=${package#*==}
   python3 -m venv "$folder/$version"
-  "$folder/$version/bin/pip" install --quiet "SQLAlchemy==$version"
+  "$folder/$version/bin/pip" install --quiet "$package"
 done
 cd "$folder"
 cat > models.py <<'PYTHON'
