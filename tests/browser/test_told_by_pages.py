@@ -6,6 +6,8 @@ from browser.sites import Site
 
 from nocookie import SessionMiddleware, session
 
+pytestmark = pytest.mark.server
+
 URL = "{other}/%s.svg' referrer-policy(unsafe-url)"
 CSS = "body{background:url('" + URL + ")}"
 MASK = f' mask="url(\'{URL})"/>'

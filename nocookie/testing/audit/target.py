@@ -167,8 +167,8 @@ class Target:
     advance: Callable[[float], object] | None = None
 
     def __post_init__(self) -> None:
-        for base in filter(None, (self.base, self.plain, self.origin)):
-            if not _is_base(base):
+        for base in (self.base, self.plain, self.origin):
+            if base is not None and not _is_base(base):
                 raise ConfigError(f"the target is a URL such as http://host:8000/app, not {base!r}")
         kind, _, name = self.carrier.partition(":")
         if kind not in KINDS or bool(name) == (kind == "bearer"):
