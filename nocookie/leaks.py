@@ -229,8 +229,11 @@ class PlacedIds:
             pattern = rb"%s%s(%s)(?=[^A-Za-z0-9_-])" % (before, re.escape(needle), GRAMMAR.encode())
             self._places.append((needle, re.compile(pattern), isinstance(place, InSegment)))
 
-    def other_than(self, known: Collection[str], text: bytes, scope: Scope) -> str | None:
-        """Return an id in a text that is none of those *known*."""
+    def other_than(
+        self, known: Collection[str], text: bytes, scope: Callable[[], Scope]
+    ) -> str | None:
+        """Return an id in a text that is none of those *known*. *scope* returns what reads URLs of
+        the own origin."""
         for needle, pattern, is_path in self._places:
             # Quickly done with, as a rule: there is none, or each is one of those known. One
             # character is counted faster than two.
@@ -243,7 +246,7 @@ class PlacedIds:
                 id = found[1].decode()
                 if id in known or not self._is_ours(id):
                     continue
-                if self._signed or _is_home(text, found.start(), scope, is_path):
+                if self._signed or _is_home(text, found.start(), scope(), is_path):
                     return id
         return None
 

@@ -416,19 +416,22 @@ class SessionManager:
                     self._check_head(id, reply)
         else:
             known += [id for id in (real._id, real._old, real._given) if id is not None]
-        where: Scope | None = None
+        if not self._url_carriers:
+            return
+        # Made when it is needed: most responses have no id but the request's own.
+        where = partial(scope_of, self.request(environ), self._url_carriers[0], NO_ID)
         for _, value in reply.headerlist:
-            if len(value) > len(NO_ID) and self._url_carriers:
-                where = where or scope_of(self.request(environ), self._url_carriers[0], NO_ID)
+            if len(value) > len(NO_ID):
                 text = f"{value} ".encode("latin-1", "replace")
                 other = self._placed_ids.other_than(known, text, where)
                 if other is not None:
                     self._leak("to another visitor, in a header", other)
-        if page and self._url_carriers:
-            where = where or scope_of(self.request(environ), self._url_carriers[0], NO_ID)
+        if page:
             self._watch_forms_and_others(reply, known, where)
 
-    def _watch_forms_and_others(self, reply: Reply, known: list[str], where: Scope) -> None:
+    def _watch_forms_and_others(
+        self, reply: Reply, known: list[str], where: Callable[[], Scope]
+    ) -> None:
         found = ""
 
         def is_other(seen: bytes) -> bool:
@@ -445,7 +448,7 @@ class SessionManager:
         _watch(reply, BodyWatch(is_other, self._placed_ids.reach, leak_other))
         if known:
             leak = partial(self._leak, "in a field of a form to another origin", known[0])
-            _watch(reply, FormWatch(known, where.stays, leak, knows))
+            _watch(reply, FormWatch(known, lambda url: where().stays(url), leak, knows))
 
     def _is_ours(self, id: str) -> bool:
         try:

@@ -260,6 +260,8 @@ class _Exchange(SessionObject):
     def _let_go(self) -> None:
         # environ holds this object, and what the server gave us may hold environ: see rule 4.
         self._environ = self._start_response = self._server_write = self._refused = None
+        if self._rewriter is not None:  # it may hold the request, too
+            self._rewriter = None
 
     def _go_on(self, earlier: SessionObject) -> None:
         """Serve a request once more, after an internal redirect: the session is the same."""

@@ -15,6 +15,7 @@ import logging
 import re
 import time
 from collections import Counter, deque
+from copy import copy
 from functools import partial
 from ipaddress import ip_network
 from itertools import product
@@ -533,8 +534,9 @@ def others(text):
         [Query(), PathSegment(), PathParam()], lambda one: one != ID, signed=False
     )
     for scope in scopes():
-        found.other_than([ID], text.encode("latin-1"), scope)
-        found.other_than([], f"{text}/~{'B' * 43} {text}?sid={'B' * 43} ".encode("latin-1"), scope)
+        found.other_than([ID], text.encode("latin-1"), partial(copy, scope))
+        page = f"{text}/~{'B' * 43} {text}?sid={'B' * 43} ".encode("latin-1")
+        found.other_than([], page, partial(copy, scope))
 
 
 def reports_of(text):

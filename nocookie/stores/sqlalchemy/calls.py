@@ -190,10 +190,12 @@ class Call:
         except DBAPIError as error:
             failure = failure_of(error, self._is_over())
         self._release()  # and with it, what was begun
-        if not isinstance(failure, Busy) and not self._has_table():
+        if not isinstance(failure, Busy) and self._has_table() is False:
             raise failure
 
-    def _has_table(self) -> bool:
+    def _has_table(self) -> bool | None:
+        """Return whether there is a table; None if that cannot be seen now, as while the store is
+        closed by another thread."""
         from sqlalchemy import inspect
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -201,7 +203,7 @@ class Call:
             there = inspect(self._connected()).has_table
             return there(self._sql.table.name, schema=self._sql.table.schema)
         except SQLAlchemyError:
-            return False
+            return None
 
     # -- the connection
 
