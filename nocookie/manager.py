@@ -174,7 +174,7 @@ class SessionManager:
     def find(self, environ: WSGIEnvironment) -> tuple[Presented, str]:
         """Return the ids that could be ours, and for when there is none the reason."""
         presented: Presented = ()
-        if self.is_insecure(environ):
+        if self._requires_https and self.is_insecure(environ):
             return presented, "insecure"
         reason = "absent"
         for carrier, read in self._readers:
@@ -233,8 +233,9 @@ class SessionManager:
             if is_for_all and real._key is None:
                 real._passive = True  # no session begins where its id cannot be told
             # However the application came by this session.
-            if real._values is not None and self.is_insecure(reply.environ) and real.must_propagate:
-                real._refuse_plain_http()
+            if self._requires_https and real._values is not None:
+                if self.is_insecure(reply.environ) and real.must_propagate:
+                    real._refuse_plain_http()
             if real._marked or real._touch_due or self._auto:
                 real._commit()
             for name in self._vary:

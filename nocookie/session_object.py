@@ -102,7 +102,8 @@ class SessionObject(_Attributed, MutableMapping[str, Any]):
             if environ["REQUEST_METHOD"] == "HEAD" or "HTTP_SEC_PURPOSE" in environ:
                 session._passive = manager.request(environ).is_speculative
             session._presented, session._reason = manager.find(environ)
-            session._insecure = session._reason == "insecure"
+            if session._reason == "insecure":
+                session._insecure = True
             self._sess = session
         return session
 
