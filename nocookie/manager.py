@@ -233,9 +233,13 @@ class SessionManager:
             if is_for_all and real._key is None:
                 real._passive = True  # no session begins where its id cannot be told
             # However the application came by this session.
-            if self._requires_https and real._values is not None:
-                if self.is_insecure(reply.environ) and real.must_propagate:
-                    real._refuse_plain_http()
+            if (
+                self._requires_https
+                and real._values is not None
+                and self.is_insecure(reply.environ)
+                and real.must_propagate
+            ):
+                real._refuse_plain_http()
             if real._marked or real._touch_due or self._auto:
                 real._commit()
             for name in self._vary:
