@@ -166,8 +166,8 @@ def through(relay, postgres, postgres_database):
 
 
 @pytest.fixture
-def thawed(postgres):
-    """Whatever happens, the server goes on afterwards."""
+def thawed(postgres, postgres_database):
+    """Whatever happens, the server goes on afterwards, before its database is taken back."""
     yield postgres
     if postgres.process is not None:
         postgres.thaw()

@@ -550,6 +550,17 @@ def test_a_folder_that_is_not_there_is_a_store_error(open_store, tmp_path):
         assert_discreet(caught.value)
 
 
+def test_the_deadline_holds_for_an_engine_that_has_the_address_of_one_that_is_gone():
+    # A dialect outlives its engine where something keeps it, a cycle of garbage for one.
+    dialects = []
+    for _ in range(300):
+        engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+        dialects.append(engine.dialect)
+        SqlAlchemyStore(engine=engine).close()
+        del engine
+    assert [len(dialect.dispatch.do_connect) for dialect in dialects] == [1] * len(dialects)
+
+
 def test_an_engine_that_cannot_even_connect_is_a_store_error(open_store, engines, url):
     """And no session is taken for missing or corrupted because of it."""
     store = open_store(engine=engines(url, connect_args={"nothing": "secret"}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from nocookie.errors import ConfigError
@@ -17,6 +18,10 @@ __all__ = ["check_engine", "driver_settings", "make_engine"]
 #: The part of the deadline that a statement may take before PostgreSQL ends it. It comes before
 #: the watchdog: a server that answers keeps its connection.
 SERVER_SHARE: Final = 0.9
+
+#: The engines that have our listeners. `event.contains` does not know: it goes by an address in
+#: memory, and says yes of an engine that has the address of one that is gone.
+_watched: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def make_engine(url: str, deadline: float) -> Engine:
@@ -70,9 +75,10 @@ def check_engine(engine: Engine) -> None:
     _refuse_memory(engine.url)
     if engine.dialect.name == "sqlite":
         return  # there is no server that could freeze
-    for name, listener in (("do_connect", _on_connect), ("handle_error", _on_error)):
-        if not event.contains(engine, name, listener):
-            event.listen(engine, name, listener)
+    if engine not in _watched:
+        event.listen(engine, "do_connect", _on_connect)
+        event.listen(engine, "handle_error", _on_error)
+        _watched.add(engine)
 
 
 def _refuse_memory(url: URL) -> None:
