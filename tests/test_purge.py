@@ -739,7 +739,7 @@ def test_a_killed_run_holds_nobody_up_and_the_next_one_goes_on(run, tmp_path):
     store = FileStore(data_dir=tmp_path)
     begun = time.monotonic()
     store.touch(key(10_000), 600)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     store.close()
     status, _, err = end(run("--data-dir", tmp_path))
     assert (status, err) == (0, "")

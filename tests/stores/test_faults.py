@@ -230,7 +230,7 @@ def test_a_frozen_server_is_503_within_the_deadline_and_disturbs_nobody_else(pla
             for _ in range(20):
                 asked = time.monotonic()
                 assert serve(app, path="/other").status == "200 OK"
-                assert time.monotonic() - asked < 0.5
+                assert time.monotonic() - asked < DEADLINE / 2
             answers = [one.result(60) for one in stuck]
         assert time.monotonic() - begun < DEADLINE + SLACK
     finally:

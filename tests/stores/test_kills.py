@@ -15,7 +15,7 @@ from stores.places import places
 from nocookie import Session
 
 #: Seconds after which a killed writer must be in nobody's way.
-FREE = 1.0
+FREE = 3.0
 
 #: Seconds up to which a writer goes on after its first save, until it is killed.
 OFFSET = 0.02
