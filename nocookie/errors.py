@@ -78,13 +78,21 @@ class StoreError(NocookieError):
     The driver's exception is `__cause__`.
     """
 
+    status, code, reason = 503, "session_unavailable", "failed"
+    detail = "Sessions are not available. Try again."
+
 
 class StoreTimeout(StoreError):
     """The store did not answer within the deadline."""
 
+    reason = "timeout"
+
 
 class SessionConflict(NocookieError):
     """Other requests kept changing this session; nothing was written."""
+
+    status, code, reason = 409, "session_conflict", "changed"
+    detail = "Other requests were changing the session. Try again."
 
 
 class SessionGone(SessionConflict):
@@ -92,16 +100,21 @@ class SessionGone(SessionConflict):
     used it. The save is refused: an ended session is never revived.
     """
 
+    code, reason = "session_gone", "ended"
+    detail = "Another request has ended the session."
+
 
 class Refusal(NocookieError):
-    """The client gets an answer instead of what it asked for: JSON with a code and a reason."""
+    """The client gets an answer instead of what it asked for, with a code and a reason."""
 
-    #: The status line, without the reason phrase.
+    #: The status code of HTTP.
     status: int
     #: What went wrong, for programs: the value of `error` in the answer.
     code: str
     #: More of it, for programs; of a fixed set of words.
     reason: str
+    #: The same for people, in a sentence.
+    detail = "The session does not allow this request."
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{self.code}: {reason}")
@@ -112,12 +125,17 @@ class NoSession(Refusal):
     """A session is needed here, and the client has none. Only with `on_unknown = error`.
 
     400 where it brought no id, or what cannot be one; 404 where it brought the id of a session
-    that has ended: it has to begin a new one. (So the Model Context Protocol has it.)
+    that has ended: it has to begin a new one. Where the id is a bearer token, 401 (RFC 6750).
     """
 
     def __init__(self, reason: str) -> None:
         ended = reason in ("unknown", "expired", "corrupted")
-        self.status, self.code = (404, "session_ended") if ended else (400, "session_required")
+        if ended:
+            self.status, self.code = 404, "session_ended"
+            self.detail = "The session has ended. Begin another one."
+        else:
+            self.status, self.code = 400, "session_required"
+            self.detail = "This needs a session. Begin one first."
         super().__init__(reason)
 
 
@@ -126,6 +144,7 @@ class InsecureTransport(Refusal):
     `require_https`. Nothing was stored, and the client got no id."""
 
     status, code = 403, "https_required"
+    detail = "Sessions need HTTPS."
 
 
 class TooManyTries(Refusal):
@@ -133,6 +152,7 @@ class TooManyTries(Refusal):
     seconds."""
 
     status, code = 429, "too_many_tries"
+    detail = "There were too many tries. Wait, then try again."
 
     def __init__(self, retry_after: int = 60) -> None:
         super().__init__("guessing")

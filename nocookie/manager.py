@@ -270,8 +270,13 @@ class SessionManager:
         is_renewed = False
         if not tell and not real._ended and brought_by in self._renewing and not is_for_all:
             is_renewed = real._is_due() and brought_by.place(real._carried, reply)
+        reason = real._reason
+        is_refused = reason in _REFUSED and real._given is None and not is_for_all
+        if is_refused:
+            assert reason is not None
+            reply.announce(REASON_HEADER, reason)
         if not self.in_url:
-            if tell or is_renewed:
+            if tell or is_renewed or is_refused:
                 _keep_in(reply, False)
             return
         if real._key is not None and not tell and isinstance(brought_by, UrlCarrier):
@@ -283,7 +288,7 @@ class SessionManager:
             or brought_by in self._in_url
             or (tell and brought_by is None)
         )
-        if tell or is_renewed or in_url:
+        if tell or is_renewed or is_refused or in_url:
             _keep_in(reply, in_url)
         if self._guards and real._key is not None and has_id_in_address(reply.environ):
             self._watch_page(real, reply)
@@ -600,6 +605,12 @@ def _origin_of(url: str, environ: WSGIEnvironment) -> str | None:
     origin = f"{found.scheme}://{host}"
     return origin if _PLAIN_ORIGIN.fullmatch(origin) else "somewhere odd"
 
+
+#: Tells a client why the id that it brought does not count: that it should forget it, mostly.
+REASON_HEADER: Final = "X-Session-Reason"
+_REFUSED: Final = frozenset(
+    {"malformed", "ambiguous", "forged", "unknown", "expired", "corrupted", "insecure"}
+)
 
 #: Responses that few programs look at.
 _UNHEARD: Final = frozenset({"204", "205", "304"})

@@ -15,20 +15,18 @@ The rules of this file:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
-from http import HTTPStatus
 from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from nocookie.answers import ANSWERED, answer
 from nocookie.carriers import BodyFilter, Reply
-from nocookie.errors import Refusal, SessionConflict, SessionGone, StoreError, TooManyTries
+from nocookie.errors import Refusal, SessionConflict, SessionGone, StoreError
 from nocookie.events import logger
 from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
-from nocookie.request import has_id_in_address
 from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 
@@ -39,10 +37,6 @@ __all__ = ["SessionMiddleware"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 Headers = list[tuple[str, str]]
-
-#: Seconds after which a client may try again when the store failed: long enough for a restart
-#: or a fail-over to be over.
-RETRY_AFTER: Final = 5
 
 
 class SessionMiddleware:
@@ -123,13 +117,13 @@ class SessionMiddleware:
                     body = exchange._rewritten(body)
                 exchange._end()
                 return body
-        except _ANSWERED as error:
+        except ANSWERED as error:
             exchange._give_up(body)
             body = ()
             if exchange._sent:
                 _forget_locals(error)
                 raise
-            return _failure(error, environ, start_response)
+            return _failure(error, manager, environ, start_response)
         except BaseException as error:
             exchange._give_up(body)
             body = ()  # this frame is shown with the error, and pages hold ids
@@ -306,14 +300,14 @@ class _Body:
             chunk = next(self._chunks, None)
             if not exchange._sent and exchange._status and self._app_body is not None:
                 exchange._send()
-        except _ANSWERED as error:
+        except ANSWERED as error:
             if exchange._sent:
                 _forget_locals(error)
                 raise
-            start_response = exchange._start_response
+            start_response, manager = exchange._start_response, exchange._manager
             exchange._give_up(self._app_body or ())
             self._app_body = None
-            self._chunks = iter(_failure(error, self._environ, start_response))
+            self._chunks = iter(_failure(error, manager, self._environ, start_response))
             chunk = next(self._chunks, None)
         except BaseException as error:
             _forget_locals(error)
@@ -376,35 +370,16 @@ _FAILURES: Final[Mapping[str, type[StoreError] | type[SessionConflict]]] = {
 }
 
 
-#: What is answered by us, not by the application.
-_ANSWERED: Final = (StoreError, SessionConflict, Refusal)
-
-
 def _failure(
     error: StoreError | SessionConflict | Refusal,
+    manager: SessionManager,
     environ: WSGIEnvironment,
     start_response: StartResponse,
 ) -> list[bytes]:
-    """Answer for a session that could not be loaded or saved, or must not be. Never what the
-    application said: it believed in a save that did not happen."""
-    type, further = "text/plain; charset=utf-8", []
-    if isinstance(error, StoreError):
-        status, text = 503, b"Sessions are not available; try again.\n"
-        further.append(("Retry-After", str(RETRY_AFTER)))
-    elif isinstance(error, Refusal):
-        status, type = error.status, "application/json"
-        text = json.dumps({"error": error.code, "reason": error.reason}).encode() + b"\n"
-        if isinstance(error, TooManyTries):
-            further.append(("Retry-After", str(error.retry_after)))
-    else:
-        status, text = 409, b"The session was ended or changed by another request.\n"
-    if has_id_in_address(environ):
-        further.append(("Referrer-Policy", "same-origin"))
-    headers = [("Content-Type", type), ("Cache-Control", "no-store"), *further]
-    headers.append(("Content-Length", str(len(text))))
-    start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+    status, headers, body = answer(error, environ, manager.carriers)
+    start_response(status, headers)
     # A list with nothing in it is no answer to every server.
-    return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else text]
+    return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]
 
 
 def _moved(to: str, start_response: StartResponse) -> list[bytes]:

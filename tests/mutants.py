@@ -168,7 +168,7 @@ MUTANTS = [
         Mutant("a request leaves no cycle", "_Exchange._let_go", body("pass"), "test_isolation"),
         Mutant(
             "a store that fails is 503",
-            "SessionMiddleware._respond", catches("SessionConflict", "_ANSWERED"), "test_failures",
+            "SessionMiddleware._respond", catches("SessionConflict", "ANSWERED"), "test_failures",
         ),
         Mutant(
             "a 500 that a framework made of our error is ours again",

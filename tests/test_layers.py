@@ -52,7 +52,7 @@ LAYERS = [
     ["nocookie.backend"],
     ["nocookie.sessions"],
     ["nocookie.owners", "nocookie.sealed", "nocookie.session_object"],
-    ["nocookie.manager"],
+    ["nocookie.answers", "nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
     ["nocookie.inifile", "nocookie.beaker_stores"],

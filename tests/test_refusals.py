@@ -8,7 +8,17 @@ import pytest
 from helpers import CountingStore, serve
 
 import nocookie
-from nocookie import NoSession, SessionMiddleware, TooManyTries, ValueRefused, session
+from nocookie import (
+    NoSession,
+    SessionConflict,
+    SessionGone,
+    SessionMiddleware,
+    StoreError,
+    StoreTimeout,
+    TooManyTries,
+    ValueRefused,
+    session,
+)
 from nocookie.ids import RandomIds, SignedIds
 
 SECRET = "s" * 32
@@ -32,10 +42,11 @@ class Site:
                 raise
             start_response("500 Oops", [])
             return [b"made by a framework"]
-        start_response("200 OK", [])
+        start_response(self.status, [])
         return [b"done"]
 
     own_500 = False
+    status = "200 OK"
 
     def get(self, page, id=None, **request):
         self.page = page
@@ -50,6 +61,12 @@ def visit():
 def begin():
     session.start()
     visit()
+
+
+def said(answer):
+    body = json.loads(answer.body)
+    assert body["status"] == int(answer.status[:3])
+    return body["error"], body["reason"]
 
 
 @pytest.fixture
@@ -85,11 +102,175 @@ def test_a_client_without_a_session_is_told_what_is_wrong(
         clock.advance(1800)
     answer = site.get(visit, id)
     assert answer.status == status
-    assert json.loads(answer.body) == {"error": error, "reason": reason}
-    assert answer.header("Content-Type") == "application/json"
+    assert said(answer) == (error, reason)
+    assert answer.header("Content-Type") == "application/problem+json"
     assert answer.header("Cache-Control") == "no-store"
     assert (id or "x" * 43).encode() not in answer.body
     assert answer.id is None
+
+
+TEXT = [
+    "text/plain",
+    "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "application/json;q=0.5, text/*",
+]
+JSON = [
+    None,
+    "",
+    "*/*",
+    "application/*",
+    "application/problem+json",
+    "image/png",
+    ";;;",
+    "é",
+    "a" * 9999,
+]
+
+
+@pytest.mark.parametrize("accept", TEXT)
+def test_who_asks_for_text_gets_a_sentence(site, accept):
+    answer = site.get(visit, headers={"Accept": accept})
+    assert answer.status == "400 Bad Request"
+    assert answer.header("Content-Type") == "text/plain; charset=utf-8"
+    assert answer.body == b"This needs a session. Begin one first.\n"
+
+
+@pytest.mark.parametrize("accept", JSON)
+def test_who_asks_for_anything_else_gets_problem_details(site, accept):
+    answer = site.get(visit, headers={} if accept is None else {"Accept": accept})
+    assert answer.header("Content-Type") == "application/problem+json"
+    assert json.loads(answer.body) == {
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "This needs a session. Begin one first.",
+        "error": "session_required",
+        "reason": "absent",
+    }
+
+
+def test_who_asks_for_plain_json_gets_the_same_under_that_name(site):
+    answer = site.get(visit, headers={"Accept": "application/json"})
+    assert answer.header("Content-Type") == "application/json"
+    assert said(answer) == ("session_required", "absent")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "expected"),
+    [
+        (StoreError("down"), "503 Service Unavailable", ("session_unavailable", "failed")),
+        (StoreTimeout("late"), "503 Service Unavailable", ("session_unavailable", "timeout")),
+        (SessionConflict("busy"), "409 Conflict", ("session_conflict", "changed")),
+        (SessionGone("over"), "409 Conflict", ("session_gone", "ended")),
+    ],
+)
+def test_failures_have_the_form_of_refusals(site, error, status, expected):
+    def page():
+        raise error
+
+    answer = site.get(page)
+    assert (answer.status, said(answer)) == (status, expected)
+    assert answer.header("Content-Type") == "application/problem+json"
+    assert (answer.header("Retry-After") is not None) == status.startswith("503")
+
+
+# -- under Bearer (RFC 6750, section 3.1) --------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_a_framework", [False, True])
+@pytest.mark.parametrize(
+    ("sent", "challenge", "error", "reason"),
+    [
+        (None, "Bearer", "session_required", "absent"),
+        ("Basic YWRhOmFkYQ==", "Bearer", "session_required", "absent"),
+        ("Bearer nonsense", 'Bearer error="invalid_token"', "session_required", "malformed"),
+        (f"bearer {FORGED}", 'Bearer error="invalid_token"', "session_required", "forged"),
+        ("Bearer {known}", 'Bearer error="invalid_token"', "session_ended", "unknown"),
+    ],
+)
+def test_a_bearer_token_that_does_not_count_is_401(
+    store, clock, by_a_framework, sent, challenge, error, reason
+):
+    site = Site(type=store, clock=clock, on_unknown="error", secret=SECRET, find_id="bearer")
+    site.own_500 = by_a_framework
+    known = SignedIds([SECRET]).new()
+    headers = {} if sent is None else {"Authorization": sent.format(known=known)}
+    answer = site.get(visit, headers=headers)
+    assert answer.status == "401 Unauthorized"
+    assert answer.header("WWW-Authenticate") == challenge
+    assert said(answer) == (error, reason)
+    assert known.encode() not in answer.body
+
+
+def test_beside_bearer_an_id_of_another_carrier_keeps_its_status(store, clock):
+    site = Site(type=store, clock=clock, on_unknown="error", find_id=["bearer", "header:X-Sid"])
+    answer = site.get(visit, headers={"X-Sid": "nonsense"})
+    assert (answer.status, answer.header("WWW-Authenticate")) == ("400 Bad Request", None)
+
+
+# -- X-Session-Reason ----------------------------------------------------------------------------
+
+
+CARRY = {
+    "header:X-Session-Id": lambda ids: {"headers": {"X-Session-Id": ", ".join(ids)}},
+    "bearer": lambda ids: {"headers": {"Authorization": "Bearer " + " ".join(ids)}},
+    "query:sid": lambda ids: {"query_string": "&".join(f"sid={id}" for id in ids)},
+    "cookie": lambda ids: {"headers": {"Cookie": "; ".join(f"sid={id}" for id in ids)}},
+}
+
+
+@pytest.mark.parametrize("page", [visit, lambda: session.get("n")], ids=["saved", "read"])
+@pytest.mark.parametrize(
+    ("find_id", "reason"),
+    [
+        (find_id, reason)
+        for find_id in CARRY
+        for reason in ["malformed", "forged", "ambiguous", "unknown", "expired"]
+        if (find_id, reason) != ("bearer", "ambiguous")  # there is one token
+    ],
+)
+def test_a_client_whose_id_does_not_count_hears_why(store, clock, find_id, reason, page):
+    site = Site(type=store, clock=clock, secret=SECRET, find_id=find_id, key="sid")
+    ids = {
+        "malformed": ["nonsense"],
+        "forged": [FORGED],
+        "unknown": [SignedIds([SECRET]).new()],
+        "ambiguous": [SignedIds([SECRET]).new() for _ in range(2)],
+    }.get(reason, [])
+    if reason == "expired":
+        site.get(lambda: (visit(), ids.append(session.id)))
+        clock.advance(1800)
+    answer = site.get(page, **CARRY[find_id](ids))
+    assert answer.header("X-Session-Reason") == reason
+    assert answer.header("Cache-Control") == "no-store"
+
+
+def test_browser_code_of_another_origin_may_read_why(site, store, clock):
+    site = Site(type=store, clock=clock)
+    headers = {"Origin": "https://app.example", "X-Session-Id": "nonsense"}
+    answer = site.get(visit, headers=headers)
+    exposed = answer.header("Access-Control-Expose-Headers").split(", ")
+    assert {"X-Session-Id", "X-Session-Reason"} <= set(exposed)
+
+
+@pytest.mark.parametrize("page", [visit, lambda: session.get("n"), lambda: None])
+def test_whoever_brings_no_id_or_one_that_counts_hears_no_reason(store, clock, page):
+    site = Site(type=store, clock=clock)
+    first = site.get(visit)
+    for id in (None, first.id):
+        assert site.get(page, id).header("X-Session-Reason") is None
+    assert site.get(lambda: session.logout(), first.id).header("X-Session-Reason") is None
+
+
+def test_a_304_and_a_page_that_asked_for_no_session_say_no_reason(store, clock):
+    site = Site(type=store, clock=clock)
+    assert site.get(lambda: None, "nonsense").header("X-Session-Reason") is None
+    site.status = "304 Not Modified"
+    assert site.get(lambda: session.get("n"), "nonsense").header("X-Session-Reason") is None
+
+
+def test_a_gateways_id_that_is_taken_for_a_new_session_is_no_reason(store, clock):
+    site = Site(type=store, clock=clock, strict=False, id_key="k" * 32)
+    assert site.get(visit, "+4915112345678").header("X-Session-Reason") is None
 
 
 def test_a_handler_may_begin_a_session(site):
@@ -207,7 +388,7 @@ def test_over_plain_http_no_id_counts_and_none_is_given(secure, store):
     store.trips.clear()
     answer = secure.get(visit, id)
     assert answer.status == "403 Forbidden"
-    assert json.loads(answer.body) == {"error": "https_required", "reason": "insecure"}
+    assert said(answer) == ("https_required", "insecure")
     assert answer.id is None
     answer = secure.get(lambda: (dict(session), session.reason), id)
     assert (answer.status, answer.id) == ("200 OK", None)
@@ -336,7 +517,7 @@ def test_a_client_that_guesses_can_be_made_to_wait(store, clock, by_a_framework)
     answers = [site.get(visit, id, remote_addr="192.0.2.1") for id in forged]
     assert [answer.status[:3] for answer in answers] == ["200", "200", "200", "429", "429"]
     assert answers[-1].header("Retry-After") == "30"
-    assert json.loads(answers[-1].body) == {"error": "too_many_tries", "reason": "guessing"}
+    assert said(answers[-1]) == ("too_many_tries", "guessing")
     assert answers[-1].id is None
     assert site.get(visit, forged[0], remote_addr="192.0.2.2").status == "200 OK"
     assert site.get(visit, answers[0].id, remote_addr="192.0.2.1").status == "200 OK"

@@ -103,3 +103,43 @@ def test_a_script_that_follows_redirects_tells_it_and_is_told_another(chromium, 
         assert page.call("/away") == "mine"
         assert page.id == PLANTED
     assert list(other.recorder.with_an_id(id))
+
+
+def allowing(origin, application):
+    """CORS outside, as docs/cors.md has it."""
+
+    def allow(environ, start_response):
+        def start(status, headers, *rest):
+            return start_response(
+                status, [*headers, ("Access-Control-Allow-Origin", origin())], *rest
+            )
+
+        return application(environ, start)
+
+    return allow
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_script_of_another_origin_reads_our_answers_if_cors_is_outside(chromium, outside):
+    def api(environ, start_response):
+        session["n"]
+        raise AssertionError("there is a session")
+
+    def page(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<!doctype html>"]
+
+    with Site(page) as app:
+        if outside:
+            site = allowing(lambda: app.origin, SessionMiddleware(api, on_unknown="error"))
+        else:
+            site = SessionMiddleware(allowing(lambda: app.origin, api), on_unknown="error")
+        with Site(site) as other:
+            chromium.driver.get(app.origin + "/")
+            found = chromium.driver.execute_async_script(
+                """const [url, done] = arguments;
+                fetch(url).then((answer) => answer.json())
+                    .then((said) => done(said.error), (error) => done(error.name))""",
+                other.origin + "/api",
+            )
+    assert found == ("session_required" if outside else "TypeError")
