@@ -62,7 +62,10 @@ class Backend:
         #: What is larger is not even looked at: somebody else wrote it. Not less than the default,
         #: so that lowering the option loses no session.
         self.decode_limit = max(self.max_value_size, OPTIONS["max_value_size"].default) + SEAL_ROOM
-        self.codec = PickleCodec() if settings["data_serializer"] == "pickle" else JsonCodec()
+        #: Whether values of subclasses are kept as their plain types.
+        self.keeps_bases: bool = settings["values"] == "base"
+        pickles = settings["data_serializer"] == "pickle"
+        self.codec = PickleCodec() if pickles else JsonCodec(base=self.keeps_bases)
         self.sealer = Sealer(secrets, settings["encrypt_key"] or ()) if secrets else None
         #: What makes of an owner's name what the store knows it by; the newest first. Names can be
         #: guessed, so with a secret it needs that to do so.

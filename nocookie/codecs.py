@@ -2,9 +2,10 @@
 
 `JsonCodec` is the default. It holds what JSON holds, and by tags what JSON lacks: bytes,
 bytearray, tuple, set, frozenset, datetime, date, time, timedelta, Decimal, UUID, and dicts
-whose keys are not all strings. A value comes back equal and of the same type, or it is refused
-by name when it is saved: nothing is turned into something similar, so a subclass (a Markup, an
-IntEnum, a namedtuple) is refused too.
+whose keys are not all strings, and MarkupSafe's `Markup`. A value comes back equal and of the same
+type, or it is refused by name when it is saved: nothing is turned into something similar, so a
+subclass (an IntEnum, a namedtuple) is refused too; unless `values = base` says that its plain type
+will do.
 
 A tag is an object with one key that starts with "!":
 
@@ -33,6 +34,8 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from nocookie.bases import base_of, is_markup
+
 __all__ = ["Codec", "JsonCodec", "PickleCodec", "Undecodable"]
 
 #: Deep enough for data, shallow enough that no interpreter's recursion limit is in sight.
@@ -53,6 +56,10 @@ class Undecodable(Exception):
     """Bytes that are no value of ours, or of a later version. Never leaves the library."""
 
 
+class _UnknownType(TypeError):
+    """A value of no type that is held."""
+
+
 class Codec(Protocol):
     """`dumps` raises TypeError or ValueError with a reason that a person can act on; `loads`
     raises `Undecodable` and nothing else. A value that was decoded and not changed gives the same
@@ -63,7 +70,10 @@ class Codec(Protocol):
 
 
 class JsonCodec:
-    """JSON (RFC 8259) with tags."""
+    """JSON (RFC 8259) with tags. With *base*, a value of a subclass is kept as its plain type."""
+
+    def __init__(self, base: bool = False) -> None:
+        self._base = base
 
     def dumps(self, value: Any) -> bytes:
         kind = type(value)
@@ -71,7 +81,13 @@ class JsonCodec:
             return b"s" + str.encode(value, "utf-8", "surrogatepass")
         if kind is int:
             return b"i%d" % value
-        return b"j" + _encode(_plain(value, 0)).encode("utf-8", "surrogatepass")
+        try:
+            plain = _plain(value, 0)
+        except _UnknownType:
+            if not self._base:
+                raise
+            return _EXACT.dumps(base_of(value, MAX_DEPTH + 2))
+        return b"j" + _encode(plain).encode("utf-8", "surrogatepass")
 
     def loads(self, data: bytes) -> Any:
         try:
@@ -88,6 +104,9 @@ class JsonCodec:
         except _BAD_DATA as error:
             raise Undecodable(f"not JSON of ours: {type(error).__name__}") from None
         raise Undecodable("not a value of the JSON codec")
+
+
+_EXACT: Final = JsonCodec()
 
 
 class PickleCodec:
@@ -143,7 +162,9 @@ def _plain(value: Any, depth: int) -> Any:
     try:
         tag, convert = _TAGS[kind]
     except KeyError:
-        raise TypeError(
+        if is_markup(kind):
+            return {"!markup": str.__str__(value)}
+        raise _UnknownType(
             f"{kind.__module__}.{kind.__qualname__} is no type that a session holds; "
             "convert it, or set data_serializer = pickle"
         ) from None
@@ -214,6 +235,15 @@ def _to_timedelta(parts: list[int]) -> timedelta:
     return timedelta(*parts)
 
 
+def _to_markup(text: str) -> str:
+    """Where MarkupSafe is missing now, it is text, which templates escape."""
+    try:
+        from markupsafe import Markup
+    except ImportError:
+        return text
+    return Markup(text)  # noqa: S704 - what was stored as such
+
+
 _UNTAG: Final[dict[str, Callable[[Any], Any]]] = {
     "!tuple": tuple,
     "!set": set,
@@ -227,6 +257,7 @@ _UNTAG: Final[dict[str, Callable[[Any], Any]]] = {
     "!decimal": Decimal,
     "!uuid": UUID,
     "!dict": dict,
+    "!markup": _to_markup,
 }
 
 

@@ -500,6 +500,13 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "json",
             "How values become bytes. `pickle` takes any object, and needs `secret`.",
         ),
+        Option(
+            "values",
+            _one_of("exact", "base"),
+            "exact",
+            "What becomes of a value whose type is a subclass of a plain one (`IntEnum`, "
+            "`OrderedDict`): `exact` refuses it, `base` keeps it as the plain type. For JSON.",
+        ),
         Option("max_value_size", _count, 1_000_000, "Bytes that one value may have when encoded."),
         Option(
             "max_size",
@@ -705,6 +712,8 @@ def agree(settings: Mapping[str, Any]) -> None:
             "data_serializer = pickle needs a secret: unpickling runs what the bytes say, so they "
             "must be known to be ours"
         )
+    if settings["data_serializer"] == "pickle" and settings["values"] == "base":
+        raise ConfigError("values = base is for JSON: pickle keeps values of any type exactly")
     if settings["type"] == "cookie":
         if not settings["secret"]:
             raise ConfigError("type = cookie needs a secret: the client keeps the whole session")

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from uuid import UUID
 
 from nocookie.backend import CLOCK_SKEW, TOUCH_EVERY, TOUCH_SHARE, Backend, Presented
+from nocookie.bases import CONTAINERS
 from nocookie.beaker_ids import is_beaker_id, mark_key
 from nocookie.codecs import Undecodable
 from nocookie.errors import (
@@ -1084,6 +1085,7 @@ class Session(MutableMapping[str, Any]):
         """Encode what changed, and check that the record can hold it. Raises `ValueRefused`."""
         assert self._values is not None
         changed, fields = self._changed, self._fields
+        bases = self._backend.keeps_bases
         encoded: dict[str, bytes] = {}
         final = True
         for name, value in self._values.items():
@@ -1096,7 +1098,7 @@ class Session(MutableMapping[str, Any]):
                 elif data is None:
                     data = changed[name] = self._encoded(name, value)
                 encoded[name] = data
-            elif type(value) in _COMPARED:
+            elif type(value) in _COMPARED or (bases and isinstance(value, CONTAINERS)):
                 final = False
                 if self._differs(name, value, fields[name]):
                     encoded[name] = self._encoded(name, value)
@@ -1253,8 +1255,11 @@ class Session(MutableMapping[str, Any]):
     def _notice_changes(self) -> None:
         """Note which containers were changed in place, while what they were is still known."""
         assert self._values is not None
+        bases = self._backend.keeps_bases
         for name, value in self._values.items():
-            if name in self._changed or type(value) not in _COMPARED:
+            if name in self._changed:
+                continue
+            if type(value) not in _COMPARED and not (bases and isinstance(value, CONTAINERS)):
                 continue
             if self._differs(name, value, self._fields[name]):
                 self._changed[name] = None

@@ -15,7 +15,8 @@ ROOT = Path(nocookie.__file__).parent
 
 #: From the ground up. A module imports from the lines above its own.
 LAYERS = [
-    ["nocookie.entities", "nocookie.errors", "nocookie.forks", "nocookie.strength"],
+    ["nocookie.bases", "nocookie.entities", "nocookie.errors"],
+    ["nocookie.forks", "nocookie.strength"],
     ["nocookie.farewell", "nocookie.local"],
     ["nocookie.events"],
     ["nocookie.sealing"],

@@ -107,6 +107,7 @@ VALUES = {
     "secret": [(SECRET, {}), ([SECRET, OLD_SECRET], {}), (None, {})],
     "encrypt_key": [(OLD_SECRET, {"secret": SECRET}), (None, {})],
     "data_serializer": [("json", {}), ("pickle", {"secret": SECRET})],
+    "values": [("base", {"data_serializer": "json"})],
     "max_value_size": [(1, {}), (10_000, {})],
     "max_size": [(1, {}), (10_000, {})],
     "max_keys": [(1, {}), (10, {})],
@@ -576,7 +577,9 @@ class Checked:
         code = got.status[:3]
         if ours:
             self.seen.add(code)
-            allowed = {"307", "400", "403", "404", "409"} | ({"503"} if self.may_fail else set())
+            allowed = {"307", "400", "401", "403", "404", "409"} | (
+                {"503"} if self.may_fail else set()
+            )
             assert code in allowed, (got.status, told)
             length = got.header("Content-Length")
             assert "chunk" in got.log, ("a body without a piece is no answer everywhere", told)

@@ -127,6 +127,7 @@ ROWS = {
         [("json", "json"), ("Pickle", "pickle")],
         ["yaml", "", None, 5, "json,pickle"],
     ),
+    "values": ([("exact", "exact"), (" Base ", "base")], ["plain", "", None, True]),
     "max_value_size": (COUNTS, NO_COUNTS),
     "max_size": (COUNTS, NO_COUNTS),
     "max_keys": (COUNTS, NO_COUNTS),
