@@ -539,7 +539,8 @@ class Cookie(RawCarrier):
 
     *expires* says when the browser drops it: True, at the end of its own session; False, never;
     a timedelta, so long after the last use; a datetime, then (in UTC unless it
-    says otherwise).
+    says otherwise). *partitioned*: in a frame the browser keeps it for the site around the frame
+    alone (CHIPS), where it keeps no other cookie of a third party.
 
     Leaks: not to scripts (`HttpOnly`), not to other sites (`SameSite`).
     """
@@ -555,6 +556,7 @@ class Cookie(RawCarrier):
         secure: bool = False,
         httponly: bool = True,
         samesite: str | None = "Lax",
+        partitioned: bool = False,
         expires: bool | timedelta | datetime = True,
     ) -> None:
         self.name = _token(name, "a cookie name")
@@ -570,6 +572,10 @@ class Cookie(RawCarrier):
             "httponly": httponly,
             "samesite": samesite,
         }
+        #: WebOb has no word for it.
+        self._further = "; Partitioned" if partitioned else ""
+        if partitioned and not secure:
+            raise ConfigError("partitioned needs secure = True: browsers drop the cookie else")
         if samesite == "None" and not secure:
             raise ConfigError("samesite = None needs secure = True: browsers drop the cookie else")
         kind = _PREFIX.match(name)
@@ -590,7 +596,7 @@ class Cookie(RawCarrier):
         return _only(value.strip() for value in values)
 
     def place(self, id: str, reply: Reply) -> bool:
-        cookie = make_cookie(self.name, id, **self._attributes)
+        cookie = make_cookie(self.name, id, **self._attributes) + self._further
         age = self._max_age()
         if age is not None:
             # Not by WebOb, which asks Python 3.12 and newer for the time as it should not.
@@ -609,7 +615,7 @@ class Cookie(RawCarrier):
         return None if self._expires else NEVER
 
     def forget(self, reply: Reply) -> None:
-        cookie = make_cookie(self.name, None, **self._attributes)
+        cookie = make_cookie(self.name, None, **self._attributes) + self._further
         reply.headerlist.append(("Set-Cookie", cookie))
 
     def __repr__(self) -> str:

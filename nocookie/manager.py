@@ -673,6 +673,7 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
             secure=settings["secure"],
             httponly=settings["httponly"],
             samesite=settings["samesite"],
+            partitioned=settings["partitioned"],
             expires=settings["cookie_expires"],
         )
 

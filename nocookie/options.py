@@ -591,6 +591,13 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "The cookie's `SameSite`.",
         ),
         Option(
+            "partitioned",
+            _bool,
+            False,
+            "In a frame of another site, keep the cookie for that site alone (CHIPS): the only one "
+            "that browsers keep there. Needs `secure`.",
+        ),
+        Option(
             "beaker_ids_until",
             _optional(_until),
             None,

@@ -398,3 +398,27 @@ def test_dates_are_in_english_whatever_the_locale(wrap, german):
 def test_samesite_none_needs_secure():
     with pytest.raises(ConfigError, match="secure"):
         SessionMiddleware(visit, samesite="None")
+
+
+def test_a_partitioned_cookie_needs_secure():
+    with pytest.raises(ConfigError, match="partitioned needs secure"):
+        Cookie(partitioned=True)
+    with pytest.raises(ConfigError, match="partitioned needs secure"):
+        SessionMiddleware(visit, partitioned=True)
+
+
+def test_a_partitioned_cookie_says_so_when_it_comes_and_when_it_goes(wrap):
+    app = wrap(partitioned=True, secure=True, samesite="None")
+    told = get(app, "/write")
+    assert told.header("Set-Cookie").endswith("; Partitioned")
+    ended = get(app, "/end", pair(told))
+    assert "Max-Age=0" in ended.header("Set-Cookie")
+    assert ended.header("Set-Cookie").endswith("; Partitioned")
+    other = get(wrap(), "/write")
+    assert "Partitioned" not in other.header("Set-Cookie")
+
+
+def test_a_partitioned_cookie_may_have_an_end(wrap):
+    app = wrap(partitioned=True, secure=True, cookie_expires=timedelta(days=1))
+    words = get(app, "/write").header("Set-Cookie").split("; ")
+    assert "Partitioned" in words and "Max-Age=86400" in words

@@ -131,6 +131,7 @@ VALUES = {
     "secure": [(True, {}), (False, {})],
     "httponly": [(True, {}), (False, {})],
     "samesite": [("Lax", {}), ("Strict", {}), ("None", {"secure": True}), (None, {})],
+    "partitioned": [(True, {"secure": True}), (False, {})],
     "beaker_ids_until": [("2099-12-31", {}), ("2001-01-01", {}), (None, {})],
     "beaker_secret": [("Beaker's own", {"beaker_ids_until": "2099-12-31"})],
     "clock": [("CLOCK", {}), ("BACKWARDS", {})],

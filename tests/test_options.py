@@ -179,6 +179,7 @@ ROWS = {
         [("Lax", "Lax"), ("strict", "Strict"), (None, None)],
         ["Loose", 5, True],
     ),
+    "partitioned": (BOOLS, NO_BOOL),
     "beaker_ids_until": (
         [
             ("2030-12-31", datetime(2031, 1, 1, tzinfo=UTC)),
@@ -205,6 +206,7 @@ WITH = {
     "encrypt_key": {"secret": "s"},
     "data_serializer": {"secret": "s"},
     "strict": {"id_key": "k"},
+    "partitioned": {"secure": "True"},
     "beaker_secret": {"beaker_ids_until": "2030-12-31"},
 }
 

@@ -41,12 +41,15 @@ FLAGS = [
 
 #: Of the setting "block all cookies", for every site, in and out of frames.
 BLOCK = 2
+#: Of the setting for cookies of frames of another site.
+BLOCK_THIRD_PARTY = 1
 
 
 class Chromium:
-    """One browser with a profile of its own in *folder*, which blocks *cookies* or does not."""
+    """One browser with a profile of its own in *folder*, which blocks *cookies* or does not, or
+    those of a *third_party*: of frames of another site."""
 
-    def __init__(self, folder: Path, *, cookies: bool) -> None:
+    def __init__(self, folder: Path, *, cookies: bool, third_party: bool = True) -> None:
         try:
             from selenium.webdriver import Chrome, ChromeOptions, ChromeService
         except ImportError:
@@ -58,9 +61,13 @@ class Chromium:
         options.binary_location = program
         for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
             options.add_argument(flag)
+        settings: dict[str, int] = {}
         if not cookies:
-            setting = "profile.default_content_setting_values.cookies"
-            options.add_experimental_option("prefs", {setting: BLOCK})
+            settings["profile.default_content_setting_values.cookies"] = BLOCK
+        if not third_party:
+            settings["profile.cookie_controls_mode"] = BLOCK_THIRD_PARTY
+        if settings:
+            options.add_experimental_option("prefs", settings)
         # What it writes beside its profile goes into the folder, too.
         places = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"}
         service = ChromeService(driver, env=places)
