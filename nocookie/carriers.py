@@ -596,6 +596,8 @@ class Cookie(RawCarrier):
         return _only(value.strip() for value in values)
 
     def place(self, id: str, reply: Reply) -> bool:
+        if not id.isascii():  # a gateway's, who has it without us
+            return False
         cookie = make_cookie(self.name, id, **self._attributes) + self._further
         age = self._max_age()
         if age is not None:

@@ -422,3 +422,17 @@ def test_a_partitioned_cookie_may_have_an_end(wrap):
     app = wrap(partitioned=True, secure=True, cookie_expires=timedelta(days=1))
     words = get(app, "/write").header("Set-Cookie").split("; ")
     assert "Partitioned" in words and "Max-Age=86400" in words
+
+
+def test_a_gateways_cookie_that_no_header_can_say_again_is_left_to_the_gateway(clock):
+    store = MemoryStore(clock=clock)
+    app = SessionMiddleware(
+        visit, type=store, clock=clock, strict=False, id_key="k" * 32,
+        cookie_expires=timedelta(days=1), key="sid",
+    )  # fmt: skip
+    for _ in range(2):
+        clock.advance(600)
+        answer = get(app, "/write", "sid=user-4711 / M\xfcller")
+        assert answer.status == "200 OK"
+        assert answer.header("Set-Cookie") is None
+    assert answer.body == b"2"
