@@ -72,18 +72,15 @@ class BeakerIds:
             raise
 
 
-def unsigned(read: Callable[..., str | None], secret: str) -> Callable[..., str | None]:
-    """Return what reads a cookie as *read* does, and takes an id of Beaker's out of its signature.
+def unsigned(secret: str) -> Callable[[str], str]:
+    """Return what takes an id of Beaker's out of its signature, and leaves any other text.
 
     What it returns raises `NotAnId` if the signature is missing or wrong: without cookies
     Beaker's ids are as they are, but it would not have taken one in its cookie.
     """
     key = secret.encode()
 
-    def checked(*arguments: object) -> str | None:
-        text = read(*arguments)
-        if text is None:
-            return None
+    def checked(text: str) -> str:
         if is_beaker_id(text):
             raise NotAnId("forged")
         found = _signed(text)

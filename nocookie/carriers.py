@@ -5,8 +5,8 @@ the id back, three verbs in one object so that they cannot drift apart. Each say
 can leak; the header is the recommended one.
 
 What `find` returns is checked by the manager before anything else sees it. A carrier that meets
-several different ids raises `AmbiguousId`: choosing one of them would let whoever can add a
-parameter choose the session.
+several different ids raises `AmbiguousId` with all of them: choosing one would let whoever can add
+a parameter choose the session.
 """
 
 from __future__ import annotations
@@ -59,7 +59,13 @@ Finder = Callable[[Request], "str | None"]
 
 
 class AmbiguousId(Exception):
-    """A carrier found several different ids in one request: they count as none."""
+    """A carrier found several different *ids* in one request. What cannot be ours among them is
+    left out; of the rest the one that the store knows counts, if there is one alone."""
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        super().__init__("several different ids")
+        #: The ids, each once, as they came.
+        self.ids = tuple(ids)
 
 
 class BodyFilter(Protocol):
@@ -533,6 +539,14 @@ NEVER: Final = timedelta(days=3650)
 _LAST_DATE: Final = 253_402_300_799
 
 
+#: A name that has parents, and no address of the Internet Protocol.
+_is_name: Final = re.compile(r"(?:[a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]{0,62}").fullmatch
+#: What a cookie's path can be written of.
+_is_cookie_path: Final = re.compile(r"/[\w.~!$&'()*+,=:@%/-]{0,200}", re.ASCII).fullmatch
+#: Parents of a host that a cookie may have been set for, the host itself and none among them.
+MOST_DOMAINS: Final = 4
+
+
 class Cookie(RawCarrier):
     """The id in a cookie, for clients that keep one. With a `secret` the id is signed, as every
     id is.
@@ -598,6 +612,7 @@ class Cookie(RawCarrier):
     def place(self, id: str, reply: Reply) -> bool:
         if not id.isascii():  # a gateway's, who has it without us
             return False
+        self._take_back_others(reply)
         cookie = make_cookie(self.name, id, **self._attributes) + self._further
         age = self._max_age()
         if age is not None:
@@ -616,7 +631,28 @@ class Cookie(RawCarrier):
             return self._expires
         return None if self._expires else NEVER
 
+    def _take_back_others(self, reply: Reply) -> None:
+        """Where a browser has several cookies of this name, as after a change of their domain or
+        path: take back those that are none of ours any more, as far as they can be guessed."""
+        environ = reply.environ
+        if len(set(self._values(environ.get("HTTP_COOKIE", "")))) < 2:
+            return
+        host = reply.request.origin.partition("://")[2].partition(":")[0]
+        labels = host.split(".") if _is_name(host) else []
+        own = self._attributes["domain"]
+        domains = [None, *(".".join(labels[at:]) for at in range(len(labels) - 1))]
+        mount = environ.get("SCRIPT_NAME", "")
+        first = "/" + environ.get("PATH_INFO", "").lstrip("/").partition("/")[0]
+        paths = dict.fromkeys(["/", mount, mount + first, self._attributes["path"]])
+        for domain in domains[:MOST_DOMAINS]:
+            for path in paths:
+                is_own = (domain, path) == (own and own.lstrip("."), self._attributes["path"])
+                if not is_own and _is_cookie_path(path):
+                    others = {**self._attributes, "domain": domain, "path": path}
+                    reply.headerlist.append(("Set-Cookie", make_cookie(self.name, None, **others)))
+
     def forget(self, reply: Reply) -> None:
+        self._take_back_others(reply)
         cookie = make_cookie(self.name, None, **self._attributes) + self._further
         reply.headerlist.append(("Set-Cookie", cookie))
 
@@ -743,7 +779,7 @@ def _token(name: str, what: str) -> str:
 
 
 def _only(values: Iterable[str]) -> str | None:
-    different = set(values)
+    different = dict.fromkeys(values)
     if len(different) > 1:
-        raise AmbiguousId
-    return different.pop() if different else None
+        raise AmbiguousId(different)
+    return next(iter(different), None)

@@ -77,6 +77,9 @@ __all__ = ["SessionManager"]
 #: An id by its grammar that is nobody's, for what only takes ids away.
 NO_ID: Final = "A" * 43
 
+#: So many different ids in one place are asked for; more are none.
+MOST_ASKED: Final = 4
+
 #: Referrer policies (W3C) under which an id in a URL stays with its origin.
 _STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
 
@@ -188,8 +191,12 @@ class SessionManager:
                 continue
             except NotAnId as error:
                 why = error.reason
-            except AmbiguousId:
-                why = "ambiguous"
+            except AmbiguousId as error:
+                several, why = self._possible(error.ids, carrier)
+                if several:
+                    known = presented[0][1] if presented else None
+                    presented += tuple(one for one in several if one[1] != known)
+                    continue
             except Refusal:  # of a callback
                 raise
             except Exception as error:  # a finder is anybody's code: it costs the id, no more
@@ -200,6 +207,27 @@ class SessionManager:
         if len(presented) > 1:
             self.emit("conflict", "one request, several ids")
         return presented, reason
+
+    def _possible(self, texts: Sequence[str], carrier: Carrier) -> tuple[Presented, str]:
+        """Return those of several ids in one place that could be ours, if they are few enough to
+        ask for, and for when there is none the reason."""
+        possible: dict[str, str] = {}
+        reasons = []
+        for text in texts:
+            try:
+                key = self._key(text)
+            except NotAnId as error:
+                reasons.append(error.reason)
+                continue
+            if key in possible and self.backend.tokens is not None:
+                text = self.backend.tokens.newer(possible[key], text)
+            possible[key] = text
+        if not possible:
+            return (), reasons[0] if reasons else "ambiguous"
+        if len(possible) == 1 or (len(possible) <= MOST_ASKED and not self.backend.ids.adopts):
+            found = tuple((text, key, carrier) for key, text in possible.items())
+            return found, ""
+        return (), "ambiguous"
 
     def commit(self, session: SessionObject, reply: Reply) -> None:
         """Save what the application saved, and tell the client its id if it must be told.
@@ -298,8 +326,11 @@ class SessionManager:
         """Nobody used the session. If its id came in the URL, the next page needs it there too;
         whether it still opens anything, that request will see."""
         presented, _ = self.find(reply.environ)
-        if presented and isinstance(presented[0][2], UrlCarrier):
-            self._put(presented[0][2], presented[0][0], reply)
+        if presented:
+            id, _, carrier = presented[0]
+            is_one = len([other for _, _, other in presented if other is carrier]) == 1
+            if is_one and isinstance(carrier, UrlCarrier):
+                self._put(carrier, id, reply)
         _keep_in(reply, True)
         self._look_around(reply, True)
 
@@ -684,12 +715,32 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
     return carriers_from(settings["find_id"], cookie)
 
 
+def _unsigned(cookie: Cookie, secret: str) -> Callable[[WSGIEnvironment], str | None]:
+    """Return what reads a cookie in which ids of Beaker's are signed."""
+    without_signature = unsigned(secret)
+
+    def read(environ: WSGIEnvironment) -> str | None:
+        try:
+            text = cookie.read(environ)
+            return None if text is None else without_signature(text)
+        except AmbiguousId as error:
+            ids = []
+            for text in error.ids:
+                try:
+                    ids.append(without_signature(text))
+                except NotAnId:
+                    pass
+            raise AmbiguousId(ids) from None
+
+    return read
+
+
 def _reader(
     carrier: Carrier, beaker: str | None, emit: Callable[[str, str], None]
 ) -> Callable[[WSGIEnvironment], str | None]:
     """Return what asks one carrier. Ours read the environ; others get a WebOb request."""
     if isinstance(carrier, Cookie) and beaker is not None:
-        return unsigned(carrier.read, beaker)
+        return _unsigned(carrier, beaker)
     if isinstance(carrier, RawCarrier):
         return carrier.read
 

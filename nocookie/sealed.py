@@ -55,6 +55,9 @@ class SealedSession(Session):
                 why = why or error.reason
                 continue
             outcome = self._accept(id, key, record)
+            if outcome is None and self._has_rival(text, carrier):
+                why = "ambiguous"
+                break
             if outcome is None:
                 # The text, so that a token made anew is never taken for it.
                 self._given, self._brought_by = text, carrier

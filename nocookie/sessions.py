@@ -597,6 +597,9 @@ class Session(MutableMapping[str, Any]):
                     id, key, found = self._follow(id, key, found)
                 if type(found) is Record:
                     outcome = self._accept(id, key, found)
+                    if outcome is None and self._has_rival(presented, carrier):
+                        why = "ambiguous"
+                        break
                     if outcome is None:
                         self._given, self._brought_by = presented, carrier
                         if self._failed is not None:
@@ -625,6 +628,21 @@ class Session(MutableMapping[str, Any]):
         if backend.ids.adopts and self._presented:
             self._id, _, self._brought_by = self._presented[0]
             self._given = self._id
+
+    def _has_rival(self, text: str, carrier: Any) -> bool:
+        """Whether, behind the id that counts, the same place holds that of another session that
+        lives: then none counts."""
+        if len(self._presented) == 1:
+            return False
+        texts = [one[0] for one in self._presented]
+        for one in self._presented[texts.index(text) + 1 :]:
+            if one[2] is carrier:
+                other = self._of(self._backend, (one,), None)
+                other._passive = True
+                other._look()
+                if not other._is_new and other._key != self._key:
+                    return True
+        return False
 
     def _end_expired(self, key: str) -> None:
         # For good: else it would live again if the clock that says so is ahead, and put back.

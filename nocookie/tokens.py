@@ -76,6 +76,10 @@ class Tokens:
         size = _GCM_NONCE_SIZE + _TIMES.size + ID_BYTES + len(pack(fields)) + _GCM_TAG_SIZE
         return -(-size * 4 // 3)
 
+    def newer(self, text: str, other: str) -> str:
+        """Return that of two tokens which was made later."""
+        return max(other, text, key=lambda token: self.open(token)[1].accessed)
+
     def open(self, text: str) -> tuple[str, Record]:
         """Return the id and the record in a token. Raises `NotAnId`."""
         if _is_text(text) is None:
