@@ -17,7 +17,7 @@ REASON = {
     "destroyed": "unknown",  # the store keeps no list of the dead
     "valid": None,
 }
-TRIPS = {"none": 0, "malformed": 0, "ambiguous": 0, "forged": 0}
+TRIPS = {"none": 0, "malformed": 0, "ambiguous": 2, "forged": 0}
 
 #: (is the session known, what was done) -> must_propagate, reason if it changed, records
 #: afterwards under the old and under other keys, whether an id is sent.
