@@ -207,8 +207,11 @@ class Header(RawCarrier):
     def read(self, environ: WSGIEnvironment) -> str | None:
         text: str | None = environ.get(self._key)
         if text is not None and "," in text:
-            # Servers join repeated headers by commas, which no id contains.
-            return _only(part.strip() for part in text.split(","))
+            # Servers join repeated headers by commas, which no id contains. A comma that joins
+            # nothing is another spelling, and opens nothing.
+            parts = [part.strip() for part in text.split(",")]
+            if all(parts):
+                return _only(parts)
         return text
 
     def place(self, id: str, reply: Reply) -> bool:

@@ -118,6 +118,14 @@ def test_none_that_the_store_knows_is_unknown(site):
     assert (site.reason, site.seen) == ("unknown", {})
 
 
+@pytest.mark.parametrize("place", ["header:X-Session-Id"], indirect=True)
+def test_a_comma_that_joins_nothing_is_another_spelling(site):
+    id = site.begin("ada")
+    for text in (f"{id},", f",{id}", f"{id}, ,{id}"):
+        site.get(text)
+        assert (site.reason, site.seen) == ("malformed", {})
+
+
 def test_only_what_cannot_be_ours_has_the_reason_of_that(site):
     site.get("nonsense", "x" * 42)
     assert site.reason == "malformed"
