@@ -146,14 +146,14 @@ class Page:
             ):
                 given["ping"] = ""
             for key in given.keys() & URLS.get(kind, set()):
-                given[key] = "" if is_cut else self._without(given[key], name)
+                given[key] = "" if is_cut else self._without(given[key], name, kind == "meta")
             found.append((depth(element), kind, element.namespace, sorted(given.items(), key=str)))
         return found
 
-    def _without(self, text, name):
+    def _without(self, text, name, is_refresh):
         """Return where a URL leads, less a query parameter of this name."""
         before, mark, url = (text or "").rpartition("url=")
-        if not mark and re.fullmatch(r"[\d.]+", text or ""):
+        if is_refresh and not mark and re.fullmatch(r"[\d.]+", text or ""):
             before, url = text, self.url  # a refresh of the page itself
         found = resolved(url, self.base)
         if found is None:
