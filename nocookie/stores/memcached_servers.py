@@ -22,14 +22,13 @@ __all__ = ["Server", "addresses"]
 
 
 def addresses(url: str) -> list[Address]:
-    """Raises `ConfigError`, which does not show *url*."""
+    """Return the servers in *url*, each once. Raises `ConfigError`, which does not show *url*."""
     found = [_address(text.strip()) for text in url.split(";")]
-    if None in found or len(set(found)) < len(found):
+    if None in found:
         raise ConfigError(
-            "url for memcached is host:port, or unix:/path; several with ';' between them, each "
-            "one once"
+            "url for memcached is host:port, or unix:/path; several with ';' between them"
         )
-    return [address for address in found if address is not None]
+    return [address for address in dict.fromkeys(found) if address is not None]
 
 
 def _address(text: str) -> Address | None:

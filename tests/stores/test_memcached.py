@@ -27,6 +27,7 @@ from nocookie.stores.base import (
     VersionChanged,
 )
 from nocookie.stores.memcached import MemcachedStore, _item
+from nocookie.stores.memcached_servers import addresses
 from nocookie.stores.memcached_wire import Connection
 from nocookie.testing import StoreSuite
 
@@ -166,8 +167,6 @@ def test_a_store_does_nothing_before_it_is_used(open_one, url):
         "[::1",
         "a b:1",
         "a:1,b:1",
-        "a:1;b:1;A:1",
-        "a:11211;a",
         "unix:",
         "unix:relative",
         "redis://:hunter2@a:1",
@@ -178,6 +177,11 @@ def test_a_wrong_url_is_a_config_error_that_does_not_show_it(url):
     with pytest.raises(ConfigError, match="host:port") as caught:
         MemcachedStore(url=url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_that_is_named_twice_counts_once():
+    """A configuration of Beaker's in the wild names one three times."""
+    assert addresses("a:11211;b:1;a; A ") == [("a", 11211), ("b", 1)]
 
 
 @pytest.mark.parametrize("prefix", ["two words:", "tab\t", "new\nline", "nul\0", "é", "x" * 187])
