@@ -1,8 +1,9 @@
 """What a configuration means, and what is not safe about it: `nocookie check`.
 
-An ini file is read, of Beaker or of this library, and each option is told in the words of
-`nocookie.options`. Then the application is made of it as far as that goes without a store: no
-connection, no file, no import of a finder. What is left is judged by RULES, a row a danger.
+An ini file is read, or a dict of options, of Beaker or of this library, and each option is told in
+the words of `nocookie.options`. Then the application is made of it as far as that goes without a
+store: no connection, no file, no import of a finder. What is left is judged by RULES, a row a
+danger.
 
 No sentence shows a secret, nor any value that is not known to be harmless: somebody may have
 misspelt the name of a secret.
@@ -13,23 +14,37 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from nocookie.beaker_options import NEEDLESS, REFUSED, Note, translated
 from nocookie.carriers import SCHEMES, Cookie, UrlCarrier, carriers_from
 from nocookie.errors import ConfigError
-from nocookie.inifile import IniFile, is_ours
+from nocookie.inifile import IniFile
 from nocookie.manager import SessionManager
-from nocookie.options import OPTIONS, REFUSED, agree, by_name, converted, known
+from nocookie.options import (
+    OPTIONS,
+    agree,
+    by_name,
+    converted,
+    is_ours,
+    known,
+    lengthened,
+    with_cache_dir,
+)
 from nocookie.stores import ALIASES, STORES, arguments
 from nocookie.strength import SECRETS, fresh_secret, weakness
+from nocookie.successor import Successor, successor
 from nocookie.tokens import Nowhere
 
-__all__ = ["BEAKER", "DEFAULTS", "KINDS", "RULES", "Finding", "Line", "Report", "Rule", "check"]
+__all__ = [
+    *("BEAKER", "DEFAULTS", "KINDS", "RULES"),
+    *("Finding", "Line", "Report", "Rule", "check", "check_options"),
+]
 
 #: Seconds: NIST 800-63B has people log in again after 30 days, whatever they use it for.
 LONGEST: Final = 30 * 86400
@@ -78,6 +93,8 @@ class Report(NamedTuple):
     section: str
     lines: list[Line]
     findings: list[Finding]
+    #: Where these were Beaker's options: what to write instead.
+    successor: Successor | None = None
 
     @property
     def status(self) -> int:
@@ -329,12 +346,19 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "timeout": "is not written: sessions end when they lie unused for 1800 seconds, and not never",
     "lifetime": "is not written: sessions end after 43200 seconds, however much they are used",
     "key": "is not written: the cookie is called nocookie.session.id, and not beaker.session.id",
+    "httponly": "is not written: no script can read the cookie any more",
     "data_serializer": "is not written: values become json, and not pickle; other objects than "
     "plain values and dates are refused when they are saved",
 }
 
 #: Sections of PasteDeploy for nothing but sessions.
 _EGG: Final = re.compile(r"egg:(?P<egg>nocookie|beaker)#(beaker_)?session", re.IGNORECASE)
+#: Options of Beaker in which no secret is.
+_HARMLESS: Final = NEEDLESS.keys() - {"validate_key", "sa_opts"}
+#: Where secrets are.
+_HIDDEN: Final = {name for name, option in OPTIONS.items() if option.hidden} | {
+    *("validate_key", "sa.url", "urls", "sa_opts"),
+}
 #: Keys in such a section that are not options.
 _PASTE: Final = frozenset({"use", "next", "filter-with"})
 
@@ -369,29 +393,82 @@ def _sections(file: IniFile) -> list[str]:
     return names
 
 
-def _egg(file: IniFile, section: str) -> str | None:
-    match = _EGG.fullmatch(file.value(section, "use")) if "use" in file.keys(section) else None
+def check_options(
+    config: Mapping[str, Any] | None,
+    keywords: Mapping[str, Any] | None = None,
+    accept: frozenset[str] = frozenset(),
+) -> Report:
+    """As `check`, of what is given to `SessionMiddleware(app, config, **keywords)`."""
+    given = _Mapped(config or {}, keywords or {})
+    return _Section(given, "options").report(accept)
+
+
+class _Source(Protocol):
+    """Where options are written, section by section."""
+
+    @property
+    def path(self) -> Path | None: ...
+    def keys(self, section: str) -> list[str]: ...
+    def has(self, section: str, key: str) -> bool: ...
+    def line(self, section: str, key: str) -> int | None: ...
+    def value(self, section: str, key: str) -> Any: ...
+
+
+class _Mapped:
+    """Options in a program: one section, and no lines."""
+
+    path: Path | None = None
+
+    def __init__(self, config: Mapping[str, Any], keywords: Mapping[str, Any]) -> None:
+        shared = {key: config[key] for key in config if key == "cache_dir" or is_ours(key)}
+        self._given = {**shared, **keywords}
+
+    def keys(self, section: str) -> list[str]:
+        return list(self._given)
+
+    def has(self, section: str, key: str) -> bool:
+        return True
+
+    def line(self, section: str, key: str) -> int | None:
+        return None
+
+    def value(self, section: str, key: str) -> Any:
+        return self._given[key]
+
+
+def _egg(file: _Source, section: str) -> str | None:
+    if "use" not in file.keys(section):
+        return None
+    match = _EGG.fullmatch(str(file.value(section, "use")))
     return match["egg"].lower() if match else None
 
 
 class _Section:
     """What is found in a section, as it is found."""
 
-    def __init__(self, file: IniFile, name: str) -> None:
+    def __init__(self, file: _Source, name: str) -> None:
         self.file, self.name = file, name
         self.egg = _egg(file, name)
         self.lines: list[Line] = []
         self.findings: list[Finding] = []
+        self.written = {key: file.value(name, key) for key in self._keys()}
         #: The options that count: name -> how it is written, and its value.
         self.options = self._options()
-        self.settings = {name: option.default for name, option in OPTIONS.items()}
         self.was_beakers = self.egg == "beaker" or any(
-            key.startswith(("beaker.", "session.")) for key, _ in self.options.values()
+            not key.startswith("nocookie.") and is_ours(key) for key, _ in self.options.values()
         )
+        #: The same as they are written, before what is Beaker's was put into our words.
+        self.before = self.options
+        self.notes: list[Note] = []
+        try:
+            self.options, self.notes = translated(self.before)
+        except ConfigError as error:
+            self._find("unusable", "options", str(error))
+        self.settings = {name: option.default for name, option in OPTIONS.items()}
 
-    def _options(self) -> dict[str, tuple[str, str]]:
+    def _options(self) -> dict[str, tuple[str, Any]]:
         """As the middleware and the eggs for Paste put them together."""
-        written = {key: self.file.value(self.name, key) for key in self._keys()}
+        written = dict(self.written)
         folder = written.pop("cache_dir", "")
         here = {key: value for key, value in written.items() if self.file.has(self.name, key)}
         shared = {key: value for key, value in written.items() if key not in here}
@@ -399,8 +476,8 @@ class _Section:
         for key in written:
             (name,) = by_name({key: ""})
             self._compete(key, found[name][0])
-        if folder:
-            found.setdefault("data_dir", ("cache_dir", folder))
+        found = with_cache_dir(found, folder)
+        if folder and "data_dir" in found:
             self._compete("cache_dir", found["data_dir"][0])
         if self.egg:
             for name in ("environ_key", "webtest_varname"):
@@ -409,19 +486,29 @@ class _Section:
 
     def _compete(self, key: str, winner: str) -> None:
         if key != winner:
-            self.lines.append(self._line(key, "(not shown)", f"Does not count: {winner} wins."))
+            self._tell(key, f"Does not count: {winner} wins.")
 
     def _keys(self) -> Iterator[str]:
+        in_code = isinstance(self.file, _Mapped)
         for key in self.file.keys(self.name):
             own = self.egg and self.file.has(self.name, key) and key not in _PASTE
-            if is_ours(key) or key == "cache_dir" or (own and not key.startswith(("set ", "get "))):
+            own = own and not key.startswith(("set ", "get "))
+            if in_code or is_ours(key) or key == "cache_dir" or own:
                 yield key
 
     def _number(self, key: str) -> int | None:
         return self.file.line(self.name, key)
 
-    def _line(self, key: str, value: str, means: str, beaker: str | None = None) -> Line:
-        return Line(self._number(key), key, value, means, beaker)
+    def _tell(self, key: str, means: str, beaker: str | None = None) -> None:
+        """Say once what a key means, with its value unless that may be a secret: of an option of
+        ours that is none, or of one of Beaker's that is not needed."""
+        if any(line.key == key for line in self.lines):
+            return
+        (name,) = by_name({key: ""})
+        name = "data_dir" if key == "cache_dir" else name
+        is_harmless = name in _HARMLESS or (name in OPTIONS and not OPTIONS[name].hidden)
+        value = str(self.written[key]) if is_harmless else "(not shown)"
+        self.lines.append(Line(self._number(key), key, value, means, beaker))
 
     def _find(self, kind: str, name: str, sentence: str, key: str | None = None) -> None:
         number = self._number(key) if key is not None else None
@@ -430,11 +517,16 @@ class _Section:
     def report(self, accept: frozenset[str]) -> Report:
         for name in self.options:
             self._read(name)
+        for note in self.notes:
+            self._tell(note.key, f"{note.sentence.capitalize()}.")
+        said = list(lengthened(self.settings, self.options))
+        for note in said:
+            self._find("note", note.name, str(note))
         # What is no option at all can be left out; with a wrong value the rest is another thing.
-        if all(finding.name == "option" for finding in self.findings):
+        if all(finding.name == "option" for finding in self.findings if finding.kind != "note"):
             self._make()
         self._judge()
-        self._compare()
+        self._compare({note.name for note in said})
         self.lines.sort(key=lambda line: line.number or 0)
         findings = [
             finding._replace(kind="accepted")
@@ -443,24 +535,26 @@ class _Section:
             for finding in self.findings
         ]
         findings.sort(key=lambda finding: KINDS.index(finding.kind))
-        return Report(self.name, self.lines, findings)
+        return Report(self.name, self.lines, findings, self._successor())
 
     def _read(self, name: str) -> None:
         """Tell what an option means, and take its value."""
-        key, text = self.options[name]
+        key, value = self.options[name]
         try:
             option = OPTIONS[known(name, key)]
         except ConfigError as error:
-            self.lines.append(self._line(key, "(not shown)", _instead(name)))
+            self._tell(key, _instead(name))
             self._find("unusable", "option", str(error), key)
             return
         means = option.doc.replace("`", "")
         if key == "cache_dir":
             means = f"Gives data_dir. {means}"
+        elif key in self.written and name not in by_name({key: ""}):
+            means = f"Means {name}. {means}"
         beaker = BEAKER.get(name) if self.was_beakers and not key.startswith("nocookie.") else None
-        self.lines.append(self._line(key, "(not shown)" if option.hidden else text, means, beaker))
+        self._tell(key, means, beaker)
         try:
-            value = converted(name, _unimported(text) if name == "on_event" else text)
+            value = converted(name, _unimported(value) if name == "on_event" else value)
             self.settings[name] = _carriers(value) if name == "find_id" else value
         except ConfigError as error:
             self._find("unusable", name, str(error), key)
@@ -491,19 +585,17 @@ class _Section:
                 key, _ = self.options.get(rule.option, (None, ""))
                 self._find(rule.kind, rule.name, rule.sentence, key)
         for name in (*SECRETS, "validate_key"):
-            key, text = self.options.get(name, (None, ""))
-            for secret in filter(None, map(str.strip, text.splitlines())):
+            key, value = self.before.get(name, (None, None))
+            for secret in _secrets_in(value):
                 why = weakness(secret)
                 if why is not None:
                     self._find("unsafe", "secret", f"it can be guessed: {why}", key)
         self._judge_file()
 
     def _judge_file(self) -> None:
-        hidden = [
-            key
-            for name, (key, _) in self.options.items()
-            if name == "validate_key" or (name in OPTIONS and OPTIONS[name].hidden)
-        ]
+        if self.file.path is None:
+            return
+        hidden = [key for name, (key, _) in self.before.items() if name in _HIDDEN]
         mode = os.stat(self.file.path).st_mode
         if hidden and os.name == "posix" and mode & (stat.S_IROTH | stat.S_IWOTH):
             self._find(
@@ -513,15 +605,23 @@ class _Section:
                 f"{', '.join(hidden)} in it: chmod o-rwx",
             )
 
-    def _compare(self) -> None:
-        """Say what else is not as it was with Beaker."""
+    def _compare(self, said: Collection[str]) -> None:
+        """Say what else is not as it was with Beaker, but for what was *said* already."""
         if not self.was_beakers:
             return
         if self.egg == "beaker":
             self._find("note", "egg", "write egg:nocookie#beaker_session for egg:Beaker#...", "use")
         for name, sentence in DEFAULTS.items():
-            if name not in self.options and (name != "key" or _has_cookie(self.settings)):
+            is_of_cookies = name in ("key", "httponly")
+            if name in self.options or name in said:
+                continue
+            if not is_of_cookies or _has_cookie(self.settings):
                 self._find("note", name, f"{name} {sentence}")
+
+    def _successor(self) -> Successor | None:
+        if not self.was_beakers or any(finding.kind == "unusable" for finding in self.findings):
+            return None
+        return successor(self.name, self.before, self.options, self.settings, self.file.path)
 
 
 def _instead(name: str) -> str:
@@ -541,9 +641,17 @@ def _carriers(text: Any) -> Any:
     ]
 
 
-def _unimported(text: str) -> str:
+def _unimported(value: Any) -> Any:
     """Return none for callbacks that would have to be imported, and what is wrong as it is."""
-    return "" if all(":" in part for part in text.split(",")) else text
+    if not isinstance(value, str):
+        return value
+    return "" if all(":" in part for part in value.split(",")) else value
+
+
+def _secrets_in(value: Any) -> Iterator[str]:
+    texts = value.splitlines() if isinstance(value, str) else value
+    if isinstance(texts, (list, tuple)):
+        yield from filter(None, (str(text).strip() for text in texts))
 
 
 def _is_finder(text: str) -> bool:

@@ -20,7 +20,7 @@ from nocookie.local import current
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["EVENTS", "Event", "Events", "emit", "logger"]
+__all__ = ["EVENTS", "Event", "Events", "emit", "logger", "report_once"]
 
 logger: Final = logging.getLogger("nocookie")
 _is_logged: Final = logger.isEnabledFor
@@ -44,6 +44,7 @@ EVENTS: Final = {
     "the id along.",
     "lost": "A change came after the response had begun, and could not be saved.",
     "misfit": "The configuration does not fit the place it runs in.",
+    "options": "Options were taken otherwise than they are written, most of them Beaker's.",
     "plain http": "A client was kept from a session because it came by plain HTTP.",
     "store error": "The store failed.",
 }
@@ -52,7 +53,7 @@ EVENTS: Final = {
 _LEVELS: Final = dict.fromkeys(
     (
         *("clock", "conflict", "corrupted", "finder failed", "leak", "lost", "misfit"),
-        *("redirect_abroad", "store error"),
+        *("options", "redirect_abroad", "store error"),
     ),
     logging.WARNING,
 )
@@ -128,3 +129,17 @@ def emit(name: str, detail: str = "", fingerprint: str | None = None) -> None:
             f" ({detail})" if detail else "",
             extra={"event": name, "detail": detail, "fingerprint": fingerprint},
         )
+
+
+#: What was said of options already, and how much of it a process remembers.
+_said: Final[set[str]] = set()
+REMEMBERED: Final = 1000
+
+
+def report_once(notes: Sequence[str]) -> None:
+    """Log the event `options`, unless this process has logged the same: sessions made by hand have
+    the same options again and again."""
+    detail = "; ".join(notes)
+    if detail and detail not in _said and len(_said) < REMEMBERED:
+        _said.add(detail)
+        emit("options", detail)

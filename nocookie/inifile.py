@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from nocookie.errors import ConfigError
-from nocookie.options import PREFIXES
+from nocookie.options import is_ours
 
-__all__ = ["IniFile", "is_ours", "read"]
+__all__ = ["IniFile", "read"]
 
 #: A section, or a key with what is between it and its value.
 _LINE: Final = re.compile(r"\[(?P<section>[^]]+)\]|\s*+(?P<key>[^\s#;=:\[][^=:]*+)[=:]")
-
-
-def is_ours(key: str) -> bool:
-    """Whether a key is an option of sessions wherever it is written."""
-    return key.startswith(PREFIXES)
 
 
 def read(path: Path, section: str) -> dict[str, str]:

@@ -112,6 +112,8 @@ class SessionManager:
         #: Whether SCRIPT_NAME holds ids that a layer inside of us may lose, and none has been lost.
         self._watches_mount = any(isinstance(c, PathSegment) for c in self.carriers)
         _warn_of_weak_secrets(settings)
+        if settings.notes:
+            emit("options", "; ".join(settings.notes))
         beaker_ids = self.backend.beaker_ids
         if beaker_ids is not None and beaker_ids.until <= self.backend.clock():
             emit("misfit", "beaker_ids_until is over: take it out, and beaker_secret with it")

@@ -13,32 +13,37 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from nocookie.beaker_options import (
+    BEAKER_PREFIXES,
+    BEAKERS,
+    HINTS,
+    NEEDLESS,
+    OLDEST,
+    REFUSED,
+    RENAMED,
+    Note,
+    translated,
+)
 from nocookie.errors import ConfigError
 
 __all__ = [
-    *("LONGEST", "MOST_TURNS", "OPTIONS", "PREFIXES", "REFUSED"),
-    *(
-        "Option",
-        "agree",
-        "by_name",
-        "converted",
-        "imported",
-        "is_token",
-        "known",
-        "reference",
-        "resolve",
-    ),
+    *("LONGEST", "MOST_TURNS", "OPTIONS", "PREFIXES"),
+    *("Option", "Settings", "agree", "by_name", "converted", "imported", "is_ours", "is_token"),
+    *("known", "lengthened", "reference", "resolve", "with_cache_dir"),
 ]
 
 #: The prefixes that mark our keys in a shared configuration, the strongest first.
 PREFIXES: Final = ("nocookie.", "session.", "beaker.session.")
+
+#: How like an option another name must be to be taken for a misspelling of it: 1 is the same.
+NEAR: Final = 0.6
 
 
 class Option(NamedTuple):
@@ -101,7 +106,10 @@ def _given(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _path(value: Any) -> str:
-    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    path = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if "://" in path:
+        raise ValueError("must be a folder; a server is named by type and url")
+    return path
 
 
 def _text(value: Any) -> str:
@@ -198,8 +206,17 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return convert
 
 
+#: As Python writes a timedelta.
+_TIMEDELTA: Final = re.compile(r"(?:([0-9]{1,9}) days?, )?([0-9]{1,2}):([0-9]{2}):([0-9]{2})")
+
+
 def _cookie_expires(value: Any) -> bool | timedelta | datetime:
     """As Beaker: true is the browser's session, false never, a number so many seconds."""
+    found = _TIMEDELTA.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is not None:
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        with suppress(OverflowError):
+            value = timedelta(days, seconds, minutes=minutes, hours=hours)
     if isinstance(value, datetime):
         moment = value if value.tzinfo else value.replace(tzinfo=UTC)
         with suppress(OverflowError):  # in UTC it is in the year 10000
@@ -459,7 +476,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "lifetime",
             _optional(_seconds),
             43200.0,
-            "Seconds a session lives, however much it is used, at most 100 years; `none` for ever.",
+            "Seconds a session lives, however much it is used, at most 100 years; `none` for ever. "
+            "Where it is not written, it is no less than `timeout`.",
         ),
         Option(
             "rotate_every",
@@ -622,72 +640,90 @@ OPTIONS: Final[Mapping[str, Option]] = {
     )
 }
 
-#: Beaker's options that have no counterpart, and what to do about each.
-REFUSED: Final[Mapping[str, str]] = {
-    "lock_dir": "nothing is locked by files here; leave it out",
-    "log_file": "use the logger 'nocookie'",
-    "validate_key": "use secret",
-    "crypto_type": "there is one kind of encryption; leave it out",
-    "encrypt_nonce_bits": "there is one kind of encryption; leave it out",
-    "save_accessed_time": "the access time is kept apart from the data and never costs a "
-    "request its changes; for no idle timeout set timeout = none",
-    "id": "use session.rebuild(id), or Session({}, id=...)",
-    "namespace_class": "give a store object as type",
-    "session_class": "give a store object as type, or wrap the session",
-    "webtest_varname": "read environ['nocookie.session'] in the test",
-    "sa_opts": "use url, or engine for an Engine with options of its own",
-    "sa.url": "use url",
-    "sa": "use url, or engine for an Engine with options of its own",
-    "bind": "use engine",
-    "table": "use table_name and schema_name; nocookie.stores.sqlalchemy.table() makes the Table",
-    "optimistic": "every save is guarded; leave it out",
-    "client": "use url",
-    "urls": "use url = redis+cluster://host:port,host:port",
-    "memcache_module": "the store needs no driver; leave it out",
-    "file_dir": "use data_dir",
-    "dbm_dir": "use data_dir, with type = file",
-    "dbmmodule": "type = dbm is one SQLite database here; leave it out",
-    "namespace_args": "give a store object as type",
-    "invalidate_corrupt": "a corrupted record is always a new session with reason 'corrupted'; "
-    "leave it out",
-}
+
+class Settings(dict[str, Any]):
+    """A value for every option."""
+
+    #: What was taken otherwise than it is written.
+    notes: Sequence[str] = ()
 
 
-def resolve(config: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a value for every option.
+def resolve(config: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> Settings:
+    """Return a value for every option, and what there is to note about them.
 
     The strongest source wins: a keyword, then the keys of *config* under `nocookie.`,
-    `session.` and `beaker.session.`. Keys without one of these prefixes belong to others and
-    are ignored, but for `cache_dir`, which gives `data_dir`.
+    `session.`, `beaker.session.` and, of Beaker's options, `session_`. Keys without one of these
+    prefixes belong to others and are ignored, but for `cache_dir`, which gives `data_dir`. A
+    keyword may have a prefix too, as Beaker takes it.
 
     Raises `ConfigError`.
     """
-    given: dict[str, Any] = {}
     config = config or {}
-    if config.get("cache_dir"):
-        given["data_dir"] = config["cache_dir"]
-    for prefix in reversed(PREFIXES):
-        for key, value in config.items():
-            if isinstance(key, str) and key.startswith(prefix):
-                given[known(key.removeprefix(prefix), key)] = value
-    for key, value in keywords.items():
-        given[known(key, key)] = value
-    settings = {name: option.default for name, option in OPTIONS.items()}
-    settings.update((name, converted(name, value)) for name, value in given.items())
+    ours = {key: value for key, value in config.items() if is_ours(key)}
+    given, notes = translated(
+        with_cache_dir(by_name(ours) | by_name(keywords), config.get("cache_dir"))
+    )
+    settings = Settings((name, option.default) for name, option in OPTIONS.items())
+    for name, (key, value) in given.items():
+        name = known(name, key)
+        settings[name] = converted(name, value)
+    settings.notes = [str(note) for note in (*notes, *lengthened(settings, given))]
     agree(settings)
     return settings
+
+
+def is_ours(key: Any) -> bool:
+    """Whether a key is an option of sessions wherever it is written."""
+    return isinstance(key, str) and _prefix(key) != ""
+
+
+def _prefix(key: str) -> str:
+    if key.startswith(PREFIXES):
+        return next(prefix for prefix in PREFIXES if key.startswith(prefix))
+    is_old = key.startswith(OLDEST) and key.removeprefix(OLDEST) in BEAKERS
+    return OLDEST if is_old else ""
 
 
 def by_name(conf: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     """Return the options of *conf* by name, each as it is written and its value. If one is written
     under several prefixes, the strongest counts; without any is stronger still."""
     found = {}
-    for prefix in (*reversed(PREFIXES), ""):
+    for prefix in (OLDEST, *reversed(PREFIXES), ""):
         for key, value in conf.items():
-            name = key.removeprefix(prefix)
-            if name != key or not (prefix or key.startswith(PREFIXES)):
-                found[name] = key, value
+            if _prefix(key) == prefix:
+                found[key.removeprefix(prefix)] = key, value
     return found
+
+
+def with_cache_dir(given: dict[str, tuple[str, Any]], folder: Any) -> dict[str, tuple[str, Any]]:
+    """Return *given* with the `data_dir` that a *folder* named `cache_dir` is. One that is a URL is
+    somebody else's cache, if sessions have a `type`."""
+    if not folder or "data_dir" in given or ("type" in given and "://" in str(folder)):
+        return given
+    return {"data_dir": ("cache_dir", folder), **given}
+
+
+def lengthened(settings: dict[str, Any], given: Mapping[str, tuple[str, Any]]) -> Iterator[Note]:
+    """Have `lifetime` not end a session before the `timeout` that is written, unless it is written
+    itself; yield a note on times that are not as long as what is written suggests."""
+    timeout, lifetime = settings["timeout"], settings["lifetime"]
+    if "lifetime" not in given and timeout is not None and timeout > lifetime:
+        settings["lifetime"] = timeout
+        yield Note("lifetime", "lifetime", f"as long as timeout, {_seconds_of(timeout)}")
+    expires = settings["cookie_expires"]
+    outlasts = isinstance(expires, timedelta) and expires.total_seconds() > (timeout or math.inf)
+    key, _ = given.get("cookie_expires", ("", None))
+    # Beaker has no timeout unless it is written: then the cookie was all that ended.
+    if (
+        (outlasts or expires is False)
+        and "timeout" not in given
+        and key.startswith(BEAKER_PREFIXES)
+    ):
+        yield Note("timeout", "timeout", f"{_seconds_of(timeout)}, before {key} ends the cookie")
+
+
+def _seconds_of(time: float) -> str:
+    return f"{int(time) if time.is_integer() else time} seconds"
 
 
 def known(name: str, written: str) -> str:
@@ -696,8 +732,10 @@ def known(name: str, written: str) -> str:
         return name
     if name in REFUSED:
         raise ConfigError(f"option {written!r} is not taken: {REFUSED[name]}")
-    near = difflib.get_close_matches(name, OPTIONS, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else "see docs/configuration.md for what there is"
+    near = HINTS.get(name) or "".join(
+        difflib.get_close_matches(name, [*OPTIONS, *NEEDLESS], 1, NEAR)
+    )
+    hint = f"did you mean {near!r}?" if near else "see docs/configuration.md for what there is"
     raise ConfigError(f"unknown option {written!r}; {hint}")
 
 
@@ -783,10 +821,10 @@ def reference() -> str:
         "",
         "Options are keywords of `SessionMiddleware`, or keys of its `config` under one of the",
         "prefixes `nocookie.`, `session.` and `beaker.session.`; the first that has an option",
-        'wins, and a keyword wins over all. Text is converted: `"False"` is false, `"1800"` a',
-        "number. An unknown option or a wrong value is a `ConfigError` at construction. Keys of",
-        "`config` without these prefixes belong to others and are ignored, except `cache_dir`,",
-        "which gives `data_dir`.",
+        "wins, and a keyword wins over all. Beaker's options may also have its oldest prefix,",
+        '`session_`. Text is converted: `"False"` is false, `"1800"` a number. An unknown option',
+        "or a wrong value is a `ConfigError` at construction. Keys of `config` without these",
+        "prefixes belong to others and are ignored, except `cache_dir`, which gives `data_dir`.",
         "",
         "| option | default | meaning |",
         "| --- | --- | --- |",
@@ -795,6 +833,20 @@ def reference() -> str:
         default = "the system's" if option.name == "clock" else f"`{_written(option.default)}`"
         lines.append(f"| `{option.name}` | {default} | {option.doc} |")
     lines += [
+        "",
+        "## Options of Beaker that are not needed",
+        "",
+        "They are taken, and named once in the log when the application starts, in one event",
+        "`options`.",
+        "",
+        "| option | why |",
+        "| --- | --- |",
+    ]
+    lines += [f"| `{name}` | {why} |" for name, why in NEEDLESS.items()]
+    lines += [f"| `{name}` | it is `{ours}` |" for name, ours in RENAMED.items()]
+    lines += [
+        "",
+        "`save_accessed_time = False` is not taken. Without a `secret`, `validate_key` is it.",
         "",
         "## Options of Beaker that are not taken",
         "",

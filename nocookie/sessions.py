@@ -42,6 +42,7 @@ from nocookie.errors import (
     StoreError,
     ValueRefused,
 )
+from nocookie.events import report_once
 from nocookie.facts import FACTS, OWN, RESERVED, Facts, Life
 from nocookie.ids import FINGERPRINT_LENGTH, NotAnId, redeemed, ticket
 from nocookie.options import MOST_TURNS, OPTIONS, resolve
@@ -186,7 +187,9 @@ class Session(MutableMapping[str, Any]):
         **options: Any,
     ) -> None:
         if backend is None:
-            backend = Backend(resolve(None, options))
+            settings = resolve(None, options)
+            backend = Backend(settings)
+            report_once(settings.notes)
         elif options:
             raise ConfigError(
                 f"{', '.join(sorted(options))} cannot be given for one session; "

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from nocookie import ConfigError, cli
 from nocookie.adapters.paste import session_filter_app_factory
+from nocookie.beaker_options import REFUSED
 from nocookie.checking import BEAKER, DEFAULTS, RULES, check
 from nocookie.commands.check import ACCEPTED
 from nocookie.manager import SessionManager
-from nocookie.options import OPTIONS, PREFIXES, REFUSED
+from nocookie.options import OPTIONS, PREFIXES
 from nocookie.stores import close_all
 from nocookie.strength import fresh_secret
 
@@ -316,7 +317,8 @@ def test_a_bad_secret_cannot_be_meant(run, ini, word):
 #: Each of these, and what the application would say.
 WRONG = [
     {"nocookie.tmeout": "5"},
-    {"session.lock_dir": "x"},
+    {"session.client": "x"},
+    {"session.validate_key": "none"},
     {"nocookie.timeout": "soon"},
     {"nocookie.use_cookies": "perhaps"},
     {"nocookie.data_serializer": "pickle"},
@@ -374,8 +376,7 @@ def test_what_is_not_refused_the_application_takes(tmp_path, options, monkeypatc
 #: Not "on_event": what it names is not imported by the check, so it cannot know that it is missing.
 NAMES = sorted(OPTIONS.keys() - {"clock", "engine", "on_event"}) + [
     "tmeout",
-    "lock_dir",
-    "validate_key",
+    *("lock_dir", "validate_key", "save_accessed_time", "urls", "sa.url", "client"),
 ]
 VALUES = [
     *("true", "no", "none", "", "0", "5", "1e999", "x", "a b", "\u00e9", SECRET, "2030-12-31"),
@@ -410,9 +411,9 @@ def test_the_middleware_and_the_check_are_of_one_mind(tmp_path_factory, options)
 
 
 def test_everything_that_is_wrong_is_said_at_once(ini):
-    options = {"session.lock_dir": "x", "session.timeout": "soon", "session.tmeout": "5"}
+    options = {"session.client": "x", "session.timeout": "soon", "session.tmeout": "5"}
     assert found(ini(options), "unusable") == ["option", "timeout", "option"]
-    options = {"session.lock_dir": "x", "session.data_serializer": "pickle"}
+    options = {"session.client": "x", "session.data_serializer": "pickle"}
     assert found(ini(options), "unusable") == ["option", "options"]
 
 
@@ -517,7 +518,7 @@ def test_what_beaker_did_when_nothing_was_written_is_noted(ini):
     assert found(file, "note") == list(DEFAULTS)
     assert found(ini(SAFE), "note") == []
     without = ini({"cache_dir": "x", "beaker.session.use_cookies": "false"})
-    assert found(without, "note") == [name for name in DEFAULTS if name != "key"]
+    assert found(without, "note") == [name for name in DEFAULTS if name not in ("key", "httponly")]
 
 
 # -- which sections ------------------------------------------------------------------------------

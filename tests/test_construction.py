@@ -25,7 +25,7 @@ def sentence(config=None, **options):
         ({"tiemout": 5}, ["tiemout", "timeout"]),
         ({"use_cookie": False}, ["use_cookie", "use_cookies"]),
         ({"config": {"beaker.session.usecookies": "x"}}, ["beaker.session.usecookies"]),
-        ({"lock_dir": "x"}, ["lock_dir", "leave it out"]),
+        ({"client": "x"}, ["client", "use url"]),
         ({"use_cookies": "maybe"}, ["use_cookies", "maybe", "true or false"]),
         ({"timeout": "-5"}, ["timeout", "-5", "seconds"]),
         ({"timeout": 0}, ["timeout", "0", "none"]),

@@ -308,7 +308,7 @@ def test_what_else_is_in_the_default_section_belongs_to_others(filtered):
     assert app.environ_key == "beaker.session"
 
 
-@pytest.mark.parametrize("key", ["cache.type", "sqlalchemy.url", "full_stack", "session_key"])
+@pytest.mark.parametrize("key", ["cache.type", "sqlalchemy.url", "full_stack", "session_maker"])
 def test_the_section_itself_belongs_to_nobody_else(filtered, key):
     with pytest.raises(ConfigError, match=re.escape(repr(key))):
         filtered(f"{key} = x")
@@ -344,7 +344,7 @@ def test_data_dir_counts_more_than_cache_dir(filtered, tmp_path):
     assert not (tmp_path / "all").exists()
 
 
-@pytest.mark.parametrize("option", ["lock_dir", "save_accessed_time", "log_file"])
+@pytest.mark.parametrize("option", ["client", "save_accessed_time", "session_class"])
 def test_an_option_of_beaker_that_is_not_taken_says_what_to_do(filtered, option):
     with pytest.raises(ConfigError, match=f"'beaker.session.{option}' is not taken: "):
         filtered(f"beaker.session.{option} = x")

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nocookie import middleware
+from nocookie.backend import Backend
 from nocookie.errors import ConfigError
-from nocookie.options import OPTIONS, PREFIXES, by_name
+from nocookie.options import PREFIXES, by_name, is_ours
 from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 
@@ -51,7 +52,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
 
     The session is at `environ["beaker.session"]` unless *environ_key* says otherwise. It is
     registered with `environ["paste.registry"]` for the global `beaker_session`. A session apart
-    from the request's own comes from `environ["beaker.get_session"]()`. With the option
+    from the request's own comes from `environ["beaker.get_session"]()`; with an id in it, as
+    TurboGears 2 asks, the one that has it. With the option
     `webtest_varname`, the responses of WebTest have the session as an attribute of that name.
 
     Raises `ConfigError`.
@@ -65,8 +67,13 @@ class SessionMiddleware(middleware.SessionMiddleware):
         **options: Any,
     ) -> None:
         config = dict(config or {})
-        names = [config.pop(f"{prefix}webtest_varname", None) for prefix in PREFIXES]
-        varname = next(filter(None, [options.pop("webtest_varname", None), *names]), None)
+        names = [
+            given.pop(f"{prefix}webtest_varname", None)
+            for given in (options, config)
+            for prefix in ("", *PREFIXES)
+            if prefix or given is options
+        ]
+        varname = next(filter(None, names), None)
         super().__init__(_Around(app, environ_key, varname), config, environ_key, **options)
 
 
@@ -125,17 +132,15 @@ def _with_sessions(
 ) -> SessionMiddleware:
     """The section itself is ours, and every key in it is checked. `[DEFAULT]` belongs to
     everybody: of that, only keys under our prefixes count, and the section wins."""
-    shared = {key: value for key, value in global_conf.items() if key.startswith(PREFIXES)}
+    shared = {key: value for key, value in global_conf.items() if is_ours(key)}
     section = dict(local_conf)
     config = {"cache_dir": section.pop("cache_dir", None) or global_conf.get("cache_dir")}
     options = {}
     for name, (written, value) in (by_name(shared) | by_name(section)).items():
         if name == "environ_key":
             environ_key = value
-        elif name == written or name in OPTIONS:
-            options[name] = value
-        else:  # what is not known is to be refused as it is written
-            config[written] = value
+        else:
+            options[written] = value
     if not environ_key:
         raise ConfigError("option 'environ_key' must be a text, not ''")
     return SessionMiddleware(app, config, environ_key, **options)
