@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from nocookie.backend import Backend, Presented
 from nocookie.errors import Refusal, UnboundSessionError
 from nocookie.farewell import Farewell
-from nocookie.sessions import Session, new_session
+from nocookie.sessions import OfCookies, Session, new_session
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -60,7 +60,7 @@ _attributes: Callable[[object], dict[str, Any]]
 _attributes = _Attributed.__dict__["__dict__"].__get__
 
 
-class SessionObject(_Attributed, MutableMapping[str, Any]):
+class SessionObject(OfCookies, _Attributed, MutableMapping[str, Any]):
     """The session of one request, not yet made: it becomes a `Session` when it is touched, and
     answers what that answers.
 

@@ -65,7 +65,7 @@ from nocookie.stores.retry import tries
 if TYPE_CHECKING:
     from nocookie.carriers import Carrier
 
-__all__ = ["Session", "new_session"]
+__all__ = ["OfCookies", "Session", "new_session"]
 
 T = TypeVar("T")
 
@@ -100,11 +100,34 @@ _IMMUTABLE: Final = frozenset(
 _COMPARED: Final = frozenset({list, dict, set, bytearray, tuple, frozenset})
 
 
+class _Gone:
+    """An attribute of Beaker's session that is none here. To assign it would else do nothing, in
+    silence."""
+
+    def __init__(self, name: str, sentence: str) -> None:
+        self._error = f"a session has no {name}: {sentence}"
+
+    def __get__(self, session: object, owner: object = None) -> NoReturn:
+        raise AttributeError(self._error)
+
+    def __set__(self, session: object, value: object) -> NoReturn:
+        raise AttributeError(self._error)
+
+
+class OfCookies:
+    """What Beaker's session has of its cookie."""
+
+    __slots__ = ()
+
+    domain = _Gone("domain", "set the option cookie_domain, for all of them")
+    path = _Gone("path", "set the option cookie_path, for all of them")
+
+
 #: Make a `Session` without a call of `__init__`.
 new_session: Callable[[type[Session]], Session] = object.__new__
 
 
-class Session(MutableMapping[str, Any]):
+class Session(OfCookies, MutableMapping[str, Any]):
     """A session: a mapping that is saved under an id.
 
     Made by the middleware, and by hand where there is no request (`Session({}, id=..., **options)`
@@ -254,10 +277,13 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def created(self) -> float:
-        """When the session began, in seconds since the epoch."""
+        """When the session began, in seconds since the epoch: of a new one, when this was first
+        asked or when it is stored, whichever is first."""
         if self._values is None:
             self._load()
-        return self._backend.clock() if self._created is None else self._created
+        if self._created is None:
+            self._created = self._backend.clock()
+        return self._created
 
     @property
     def last_accessed(self) -> float | None:
@@ -462,14 +488,19 @@ class Session(MutableMapping[str, Any]):
             if old is not None:
                 self._id, self._old = fresh, self._id
 
-    def save(self) -> None:
-        """Write what changed, at once.
+    def save(self, accessed_only: bool = False) -> None:
+        """Write what changed, at once; with *accessed_only*, as Beaker has it, nothing but that the
+        session was used, and for a new one nothing at all.
 
         Raises `ValueRefused`, before anything is written; `SessionGone` if the session was
         ended meanwhile; `StoreError`. A new session without data is not stored.
         """
         if self._values is None:
             self._load()
+        if accessed_only:
+            if self._key is not None:
+                self._touch()
+            return
         delta = self._ready or self._checked_delta()
         try:
             try:
@@ -1002,9 +1033,12 @@ class Session(MutableMapping[str, Any]):
                 # Before it is stored: a listener may refuse that.
                 backend.emit("created", "", key[:FINGERPRINT_LENGTH])
                 is_said = True
-            self._created = now = backend.clock()
+            now = backend.clock()
+            if self._created is None or owner is not None:
+                self._created = now
+            created = self._created = min(self._created, now)
             seal = self._new_seal(key)
-            record = new_record((delta.set, now, now, now, 1, seal))
+            record = new_record((delta.set, created, now, now, 1, seal))
             try:
                 if owner is None:
                     backend.store.create(key, record, self._ttl())

@@ -523,6 +523,21 @@ def test_a_session_of_its_own_can_be_had_beside_the_one_of_the_request():
     assert "X-Session-Id" not in answer.headers
 
 
+def test_a_session_of_its_own_is_the_one_with_an_id_if_it_is_asked_for_that():
+    """So TurboGears 2 asks; Beaker itself takes no id."""
+
+    def both(environ):
+        get_session = environ["beaker.get_session"]
+        other = get_session()
+        other["of"] = "another"
+        other.save()
+        again, none = get_session(other.id), get_session("nobody's")
+        return [again.is_new, again.get("of"), none.is_new, none.id == "nobody's"]
+
+    answer = TestApp(SessionMiddleware(say(both), use_cookies=False)).get("/")
+    assert answer.json == [False, "another", True, False]
+
+
 @pytest.mark.parametrize("where", ["section", "default", "keyword"])
 def test_responses_of_webtest_have_the_session_when_asked(filtered, where):
     line = "beaker.session.webtest_varname = session"

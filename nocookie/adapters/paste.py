@@ -87,7 +87,7 @@ class _Around:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         session: SessionObject = environ[self.environ_key]
-        environ["beaker.get_session"] = partial(Session, backend=session._manager.backend)
+        environ["beaker.get_session"] = partial(_another, session._manager.backend)
         registry = environ.get("paste.registry")
         if beaker_session is not None and registry is not None and registry.reglist:
             registry.register(beaker_session, session)
@@ -95,6 +95,11 @@ class _Around:
         if self.varname is not None and variables is not None:
             variables[self.varname] = session
         return self.app(environ, start_response)
+
+
+def _another(backend: Backend, id: object = None) -> Session:
+    """Return a session apart from the request's: the one with this *id*, or a new one."""
+    return Session({}, id, backend=backend)
 
 
 # -- what an ini file names ----------------------------------------------------------------------
