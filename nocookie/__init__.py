@@ -17,6 +17,7 @@ The way of a request::
 """
 
 from nocookie.carriers import AmbiguousId as AmbiguousId
+from nocookie.carriers import AskedHeader as AskedHeader
 from nocookie.carriers import Bearer as Bearer
 from nocookie.carriers import Carrier as Carrier
 from nocookie.carriers import Cookie as Cookie
@@ -51,6 +52,7 @@ from nocookie.sessions import Session as Session
 
 __all__ = [
     "AmbiguousId",
+    "AskedHeader",
     "Bearer",
     "Carrier",
     "ConfigError",

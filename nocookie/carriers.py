@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMES",
     "AmbiguousId",
+    "AskedHeader",
     "Bearer",
     "BodyFilter",
     "Callback",
@@ -192,6 +193,10 @@ class RawCarrier:
         """Nothing in the client keeps the id by itself."""
 
 
+#: What a client without an id sends, to be given one in a header.
+ASKING: Final = "new"
+
+
 class Header(RawCarrier):
     """The id in a request header, and in the response header of the same name.
 
@@ -220,6 +225,27 @@ class Header(RawCarrier):
 
     def __repr__(self) -> str:
         return f"Header({self.name!r})"
+
+
+class AskedHeader(Header):
+    """As `Header`, for the clients among others that ask for it: by sending this header, with their
+    id or, as long as they have none, with the word `new`.
+
+    Only they are given an id in it. So in a list before a cookie, programs get their id in the
+    header, and browsers theirs in the cookie. Leaks: as `Header`.
+    """
+
+    def read(self, environ: WSGIEnvironment) -> str | None:
+        text: str | None = environ.get(self._key)
+        if text is None or text.strip().lower() == ASKING:
+            return None
+        return super().read(environ)
+
+    def place(self, id: str, reply: Reply) -> bool:
+        return self._key in reply.environ and super().place(id, reply)
+
+    def __repr__(self) -> str:
+        return f"AskedHeader({self.name!r})"
 
 
 class Bearer(RawCarrier):
@@ -720,6 +746,7 @@ class FirstOf:
 #: The ini spelling of each carrier: `scheme:argument`, or `scheme` alone.
 SCHEMES: Final[Mapping[str, Callable[..., Carrier]]] = {
     "header": Header,
+    "asked-header": AskedHeader,
     "bearer": Bearer,
     "query": Query,
     "form": Form,

@@ -364,10 +364,10 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _anything,
             None,
             "Where the id is in a request: a carrier, a callable `find_id(request)`, a list of "
-            "them, or the text of one: `header:X-Session-Id`, `bearer`, `query:sid`, `form:sid`, "
-            "`path:~`, `param:sid`, `cookie` (with the options for cookies below), "
-            "`package.module:callable`, comma-separated for several. Without it and without "
-            "cookies: `header:X-Session-Id`.",
+            "them, or the text of one: `header:X-Session-Id`, `asked-header:X-Session-Id`, "
+            "`bearer`, `query:sid`, `form:sid`, `path:~`, `param:sid`, `cookie` (with the options "
+            "for cookies below), `package.module:callable`, comma-separated for several. Without "
+            "it and without cookies: `header:X-Session-Id`.",
         ),
         Option(
             "id_header",

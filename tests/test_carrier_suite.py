@@ -5,7 +5,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from nocookie import Bearer, Cookie, FirstOf, Form, Header, Query
+from nocookie import AskedHeader, Bearer, Cookie, FirstOf, Form, Header, Query
 from nocookie.testing import CarrierSuite
 
 
@@ -31,6 +31,12 @@ class TestHeaderOfAnotherName(TestHeader):
 
     def client_sends_back(self, reply, environ):
         environ["HTTP_API_SESSION"] = reply.headers["api-session"]
+
+
+class TestAskedHeader(TestHeader):
+    @pytest.fixture
+    def carrier(self):
+        return AskedHeader()
 
 
 class TestBearer(CarrierSuite):

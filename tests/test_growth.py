@@ -43,6 +43,7 @@ from nocookie import (
 )
 from nocookie.beaker_ids import BeakerIds, is_beaker_id, unsigned
 from nocookie.carriers import (
+    AskedHeader,
     Bearer,
     Callback,
     Cookie,
@@ -881,6 +882,7 @@ URL_CARRIERS = {"Query": Query(), "PathSegment": PathSegment(), "PathParam": Pat
 CARRIERS = {
     **URL_CARRIERS,
     "Header": Header(),
+    "AskedHeader": AskedHeader(),
     "Bearer": Bearer(),
     "Form": Form(),
     "Cookie": Cookie("sid"),

@@ -140,6 +140,7 @@ VALUES = {
 #: By carrier: what `find_id` is to be.
 CARRIERS = {
     "Header": lambda: nocookie.Header(),
+    "AskedHeader": lambda: nocookie.AskedHeader(),
     "Bearer": lambda: nocookie.Bearer(),
     "Query": lambda: nocookie.Query(),
     "PathSegment": lambda: nocookie.PathSegment(),
@@ -378,7 +379,7 @@ def environ_of(carrier, texts, method, way):
 def put(environ, carrier, texts, method):
     text = texts[0]
     in_header, in_query = ", ".join(texts), "&".join(f"sid={one}" for one in texts)
-    if carrier in ("Header", "Callback", "FirstOf", "none"):
+    if carrier in ("Header", "AskedHeader", "Callback", "FirstOf", "none"):
         environ["HTTP_X_SESSION_ID"] = in_header
     if carrier in ("Cookie", "FirstOf", "none"):
         names = ("nocookie.session.id", "sid", "a")

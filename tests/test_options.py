@@ -431,6 +431,7 @@ def test_a_class_as_find_id_says_to_call_it():
     [
         ("header:X-Id", "Header('X-Id')"),
         ("header", "Header('X-Session-Id')"),
+        ("asked-header:X-Id", "AskedHeader('X-Id')"),
         ("bearer", "Bearer()"),
         ("query:s", "Query('s')"),
         ("form:s", "Form('s')"),
