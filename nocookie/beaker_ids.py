@@ -9,7 +9,8 @@ A client that comes with such an id leaves a mark in the store. A session that h
 moved on or ended here since is so never imported a second time.
 
 Beaker's ids are `uuid4().hex`, 122 random bits. Without cookies clients hold just that. Its cookies
-have, with a secret, an HMAC-SHA1 in front: 40 hexadecimal digits.
+have, with a secret, an HMAC-SHA1 in front: 40 hexadecimal digits. Who says that secret says that
+no id counts without it.
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ class BeakerIds:
 def unsigned(secret: str) -> Callable[[str], str]:
     """Return what takes an id of Beaker's out of its signature, and leaves any other text.
 
-    What it returns raises `NotAnId` if the signature is missing or wrong: without cookies
-    Beaker's ids are as they are, but it would not have taken one in its cookie.
+    What it returns raises `NotAnId` if the signature is missing or wrong, wherever the id came:
+    Beaker would not have taken that in its cookie, and a signature that may be left out proves
+    nothing.
     """
     key = secret.encode()
 

@@ -717,13 +717,15 @@ def _carriers(settings: Mapping[str, Any]) -> tuple[Carrier, ...]:
     return carriers_from(settings["find_id"], cookie)
 
 
-def _unsigned(cookie: Cookie, secret: str) -> Callable[[WSGIEnvironment], str | None]:
-    """Return what reads a cookie in which ids of Beaker's are signed."""
+def _unsigned(
+    read: Callable[[WSGIEnvironment], str | None], secret: str
+) -> Callable[[WSGIEnvironment], str | None]:
+    """Return what reads as *read* does, where ids of Beaker's are signed."""
     without_signature = unsigned(secret)
 
-    def read(environ: WSGIEnvironment) -> str | None:
+    def checked(environ: WSGIEnvironment) -> str | None:
         try:
-            text = cookie.read(environ)
+            text = read(environ)
             return None if text is None else without_signature(text)
         except AmbiguousId as error:
             ids = []
@@ -734,23 +736,20 @@ def _unsigned(cookie: Cookie, secret: str) -> Callable[[WSGIEnvironment], str | 
                     pass
             raise AmbiguousId(ids) from None
 
-    return read
+    return checked
 
 
 def _reader(
     carrier: Carrier, beaker: str | None, emit: Callable[[str, str], None]
 ) -> Callable[[WSGIEnvironment], str | None]:
     """Return what asks one carrier. Ours read the environ; others get a WebOb request."""
-    if isinstance(carrier, Cookie) and beaker is not None:
-        return _unsigned(carrier, beaker)
-    if isinstance(carrier, RawCarrier):
-        return carrier.read
 
-    def read(environ: WSGIEnvironment) -> str | None:
+    def find(environ: WSGIEnvironment) -> str | None:
         text: Any = carrier.find(webob.Request(environ))
         if text is None or type(text) is str:
             return text
         emit("finder failed", f"returned {type(text).__name__}")
         raise NotAnId("malformed")
 
-    return read
+    read = carrier.read if isinstance(carrier, RawCarrier) else find
+    return read if beaker is None else _unsigned(read, beaker)

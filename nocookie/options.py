@@ -628,7 +628,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             _given(_exact),
             None,
             "Beaker's `secret`, with which its cookies are signed: an id of its own then counts "
-            "in a cookie only with the right signature.",
+            "only with the right signature, in whatever carrier. Leave it out if clients have ids "
+            "without one.",
             hidden=True,
         ),
         Option(

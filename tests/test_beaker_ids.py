@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from webob import Request
 
 from nocookie import (
+    AskedHeader,
     Cookie,
-    FirstOf,
     Header,
     Session,
     SessionMiddleware,
@@ -362,20 +362,33 @@ def test_without_beakers_secret_its_cookies_were_bare(clock):
     assert house.get("/read", cookie=old).body == b"1 None True"
 
 
-def test_only_cookies_were_signed(clock):
-    """A client of the same application without cookies has the id as it is."""
-    find_id = FirstOf(Cookie("sid"), Header())
-    house = House(clock, find_id=find_id, beaker_secret=OLD_SECRET)
+@pytest.mark.parametrize(
+    "carrier",
+    [Header(), AskedHeader(), lambda request: request.headers.get("X-Session-Id")],
+    ids=["header", "asked header", "callable"],
+)
+def test_no_carrier_takes_an_id_without_its_signature(clock, carrier):
+    house = House(clock, find_id=[Cookie("sid"), carrier], beaker_secret=OLD_SECRET)
     old = house.imported()
     assert house.get("/read", cookie=old).body == b"None forged False"
-    assert house.get("/read", id=signed(old)).body == b"None malformed False"
-    first = house.get("/read", id=old)
+    assert house.get("/read", id=old).body == b"None forged False"
+    assert house.store.trips == []
+    first = house.get("/read", id=signed(old))
     assert first.body == b"1 None True"
     assert first.id is not None
     another = house.imported()
     first = house.get("/read", cookie=signed(another))
     assert (first.body, first.id) == (b"1 None True", None)
     assert first.header("Set-Cookie") is not None
+
+
+def test_without_beakers_secret_an_id_counts_as_it_is(clock):
+    """So had clients it that Beaker gave no cookie, by an application of its own making."""
+    house = House(clock, find_id=[Cookie("sid"), Header()])
+    old = house.imported()
+    first = house.get("/read", id=old)
+    assert first.body == b"1 None True"
+    assert first.id is not None
 
 
 def test_no_id_of_beakers_is_in_a_log_or_a_repr(house, caplog):
