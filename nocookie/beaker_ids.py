@@ -23,18 +23,24 @@ from typing import Final
 
 from nocookie.ids import IdScheme, NotAnId
 
-__all__ = ["BeakerIds", "is_beaker_id", "mark_key", "store_key", "unsigned"]
+__all__ = ["BeakerIds", "is_beaker_id", "is_older_id", "mark_key", "store_key", "unsigned"]
 
 #: RFC 9562, section 5.4: the version is 4, the variant is one of four digits.
 _UUID4: Final = r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}"
 
 _matches: Final = re.compile(_UUID4, re.ASCII).fullmatch
+_is_md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII).fullmatch
 _signed: Final = re.compile(rf"([0-9a-f]{{40}})({_UUID4})", re.ASCII).fullmatch
 
 
 def is_beaker_id(text: str) -> bool:
     """Whether Beaker can have made this id; it took others too, from whoever came with them."""
     return _matches(text) is not None
+
+
+def is_older_id(text: str) -> bool:
+    """Whether Beaker before 1.6 can have made this id: an MD5 of things that can be guessed."""
+    return _is_md5(text) is not None and not is_beaker_id(text)
 
 
 def store_key(id: str) -> str:

@@ -1,4 +1,4 @@
-"""What Beaker 1.14 stored, read without Beaker.
+"""What Beaker stored, read without Beaker.
 
 A session of Beaker's is one text under its id: Base64 of the serialized dict, encrypted or not.
 Each of its stores keeps that text in a pickle around it:
@@ -10,6 +10,12 @@ Each of its stores keeps that text in a pickle around it:
 
 These outer pickles hold nothing but texts, so they are read by an unpickler that makes nothing
 else. What is inside is JSON, or a pickle that can be anything: reading that one is running it.
+
+So it is from Beaker 1.12 on. Before, a session that was not encrypted was no text but the dict
+itself in the outer pickle, whatever the serializer. Where only texts, numbers, lists and dicts are
+in it, the same unpickler reads it; objects take a real one.
+
+Python 2 had texts that are bytes, and pickles do not say in which encoding.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from nocookie.beaker_options import cluster
 from nocookie.errors import ConfigError, StoreError
 
 __all__ = ["BeakerStore", "Unreadable", "decoder", "open_beaker", "options_of"]
@@ -42,6 +49,10 @@ class Unreadable(Exception):
     """A record that is no session of Beaker's, or not with these options."""
 
 
+#: What is in an outer pickle: a text; of Beaker before 1.12, the session itself.
+Kept = str | dict[Any, Any]
+
+
 class BeakerStore(Protocol):
     """A store of Beaker's. Raises `StoreError` and `Unreadable`."""
 
@@ -49,8 +60,8 @@ class BeakerStore(Protocol):
         """Return the names of all that lies there, sessions and others."""
         ...
 
-    def read(self, id: str) -> str | None:
-        """Return the text of a session; None if there is none."""
+    def read(self, id: str) -> Kept | None:
+        """Return what is kept of a session; None if there is none."""
         ...
 
     def close(self) -> None: ...
@@ -79,27 +90,36 @@ _OUT_OF_REACH: Final[Mapping[str, str]] = {
 }
 
 
-def open_beaker(options: Mapping[str, str], deadline: float) -> BeakerStore:
-    """Return the store that *options* of Beaker's name, to be read. Raises `ConfigError`."""
+def open_beaker(
+    options: Mapping[str, str],
+    deadline: float,
+    trust_pickles: bool = False,
+    encoding: str = "ascii",
+) -> BeakerStore:
+    """Return the store that *options* of Beaker's name, to be read: with *trust_pickles* also the
+    objects that Beaker before 1.12 kept around, and texts of Python 2 in *encoding*. Raises
+    `ConfigError`."""
+    around = _Around(trust_pickles, encoding)
     type = options.get("type") or ("file" if options.get("data_dir") else "memory")
     if type in _OUT_OF_REACH:
         raise ConfigError(f"Beaker's sessions of type {type}: {_OUT_OF_REACH[type]}")
     if type == "file":
-        return _Files(_folder(options, "file_dir", "container_file"))
+        return _Files(_folder(options, "file_dir", "container_file"), around)
     if type == "dbm":
-        return _Dbms(_folder(options, "dbm_dir", "container_dbm"))
+        return _Dbms(_folder(options, "dbm_dir", "container_dbm"), around)
     if type in ("ext:database", "ext:sqla"):
         url = options.get("url") or options.get("sa.url")
         if not url:
             raise ConfigError(f"Beaker's sessions of type {type} need the url of their database")
         table_name = options.get("table_name") or "beaker_cache"
-        return _Table(url, table_name, options.get("schema_name") or None)
+        return _Table(url, table_name, options.get("schema_name") or None, around)
     if type == "ext:redis":
         if not options.get("url"):
             raise ConfigError("Beaker's sessions of type ext:redis need the url of their server")
-        return _Redis(options["url"], deadline)
+        return _Redis(options["url"], deadline, around)
     if type == "ext:rediscluster":
-        return _Redis(_cluster(options.get("urls") or options.get("url") or ""), deadline)
+        urls = options.get("urls") or options.get("url") or ""
+        return _Redis(cluster(urls), deadline, around)
     known = "file, dbm, ext:database, ext:sqla, ext:redis, ext:rediscluster"
     raise ConfigError(f"Beaker has no type {type!r}; these can be read: {known}")
 
@@ -116,34 +136,25 @@ def _folder(options: Mapping[str, str], own: str, below: str) -> Path:
     return folder
 
 
-def _cluster(urls: str) -> str:
-    """Return the URL here of what Beaker writes as `redis://host:port,redis://host:port`."""
-    scheme, _, first = urls.partition("://")
-    nodes = [first, *(url.rpartition("://")[2].rpartition("@")[2] for url in urls.split(",")[1:])]
-    nodes[0] = first.partition(",")[0]
-    if scheme not in ("redis", "rediss") or not all(nodes):
-        raise ConfigError("Beaker's sessions of type ext:rediscluster need the urls of its nodes")
-    return f"{scheme}+cluster://{','.join(nodes)}"
-
-
 # -- the stores ----------------------------------------------------------------------------------
 
 
 class _Files:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, around: _Around) -> None:
         self._folder = folder
+        self._around = around
 
     def ids(self) -> list[str]:
         return sorted(path.stem for path in self._folder.glob("*/*/*.cache"))
 
-    def read(self, id: str) -> str | None:
+    def read(self, id: str) -> Kept | None:
         try:
             data = _nested(self._folder, id, ".cache").read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(f"Beaker's files cannot be read: {error.strerror}") from error
-        return _session_in(data)
+        return self._around.session_in(data)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -153,14 +164,15 @@ class _Dbms:
     #: What the different kinds of dbm append.
     _ENDINGS: Final = ("", ".db", ".dat", ".dir", ".bak", ".pag")
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, around: _Around) -> None:
         self._folder = folder
+        self._around = around
 
     def ids(self) -> list[str]:
         names = (path.name.partition(".dbm") for path in self._folder.glob("*/*/*.dbm*"))
         return sorted({name for name, _, ending in names if ending in self._ENDINGS})
 
-    def read(self, id: str) -> str | None:
+    def read(self, id: str) -> Kept | None:
         path = str(_nested(self._folder, id, ".dbm"))
         try:
             with dbm.open(path, "r") as there:
@@ -172,7 +184,7 @@ class _Dbms:
             raise Unreadable(f"its file cannot be opened by dbm: {error}") from error
         except (OSError, ValueError, SyntaxError) as error:
             raise Unreadable(f"its file is broken: {type(error).__name__}") from error
-        return None if data is None else _text(_plain(data))
+        return None if data is None else self._around.kept(data)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -183,7 +195,8 @@ def _nested(folder: Path, id: str, ending: str) -> Path:
 
 
 class _Table:
-    def __init__(self, url: str, table_name: str, schema_name: str | None) -> None:
+    def __init__(self, url: str, table_name: str, schema_name: str | None, around: _Around) -> None:
+        self._around = around
         try:
             import sqlalchemy
         except ImportError as error:
@@ -221,10 +234,10 @@ class _Table:
         rows = self._ask(self._sql.select(table.namespace).order_by(table.namespace))
         return [namespace for (namespace,) in rows]
 
-    def read(self, id: str) -> str | None:
+    def read(self, id: str) -> Kept | None:
         table = self._table.c
         rows = self._ask(self._sql.select(table.data).where(table.namespace == id))
-        return _session_in(rows[0][0]) if rows else None
+        return self._around.session_in(rows[0][0]) if rows else None
 
     def _ask(self, statement: Any) -> list[Any]:
         try:
@@ -241,11 +254,12 @@ class _Table:
 
 
 class _Redis:
-    def __init__(self, url: str, deadline: float) -> None:
+    def __init__(self, url: str, deadline: float, around: _Around) -> None:
         from nocookie.stores.redis_wire import connect
 
         self._wire = connect(url)
         self._deadline = deadline
+        self._around = around
 
     def ids(self) -> list[str]:
         return sorted(set(self._listed()))
@@ -262,10 +276,10 @@ class _Redis:
                 if cursor == b"0":
                     break
 
-    def read(self, id: str) -> str | None:
+    def read(self, id: str) -> Kept | None:
         key = f"beaker_cache:{id}:session".encode()
         data = _replied(self._wire.call(key, (b"GET", key), self._until(), again=True))
-        return None if data is None else _text(_plain(data))
+        return None if data is None else self._around.kept(data)
 
     def _until(self) -> float:
         return time.monotonic() + self._deadline
@@ -283,32 +297,62 @@ def _replied(reply: Any) -> Any:
 # -- the pickles around --------------------------------------------------------------------------
 
 
+class _HasObjects(Exception):
+    """There is more in a pickle than texts, numbers, dicts and lists."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Makes texts, numbers, dicts and lists, and calls nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise Unreadable("it is no session: there are objects around where a text should be")
+        raise _HasObjects
 
 
-def _plain(data: bytes) -> Any:
-    try:
-        return _PlainUnpickler(io.BytesIO(data)).load()
-    except Unreadable:
-        raise
-    except Exception as error:  # a pickle that is cut short raises nearly anything
-        raise Unreadable(f"it is cut short or broken: {type(error).__name__}") from error
+class _Around:
+    """Opens the pickles around sessions; with *trusted* those that hold objects, too."""
+
+    def __init__(self, trusted: bool, encoding: str) -> None:
+        self._trusted = trusted
+        self._encoding = encoding
+
+    def kept(self, data: bytes) -> Kept:
+        return _kept(self._opened(data))
+
+    def session_in(self, data: bytes) -> Kept | None:
+        there = self._opened(data)
+        if not isinstance(there, dict):
+            raise Unreadable("it is no session: there is no dict in it")
+        return _kept(there["session"]) if "session" in there else None
+
+    def _opened(self, data: bytes) -> Any:
+        try:
+            return _PlainUnpickler(io.BytesIO(data), encoding=self._encoding).load()
+        except _HasObjects:
+            if not self._trusted:
+                raise Unreadable(
+                    "there are objects around it, as Beaker before 1.12 stored them: to read them "
+                    "is to run what they say, which takes --trust-pickles"
+                ) from None
+        except Exception as error:  # a pickle that is cut short raises nearly anything
+            raise _unreadable(error, self._encoding) from error
+        try:
+            return pickle.loads(data, encoding=self._encoding)  # noqa: S301 - the operator said so
+        except Exception as error:
+            raise _unreadable(error, self._encoding) from error
 
 
-def _session_in(data: bytes) -> str | None:
-    there = _plain(data)
-    if not isinstance(there, dict):
-        raise Unreadable("it is no session: there is no dict in it")
-    return _text(there["session"]) if "session" in there else None
+def _unreadable(error: Exception, encoding: str) -> Unreadable:
+    if isinstance(error, UnicodeDecodeError):
+        return Unreadable(
+            f"Python 2 wrote it, and there are bytes in it that are no text in {encoding}: "
+            "--python-2-text names the encoding"
+        )
+    return Unreadable(f"it is cut short or broken: {type(error).__name__}")
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Unreadable("it is no session: there is no text in it")
+def _kept(value: Any) -> Kept:
+    if not isinstance(value, (str, dict)):
+        raise Unreadable("it is no session: there is neither a text nor a dict in it")
     return value
 
 
@@ -316,9 +360,10 @@ def _text(value: Any) -> str:
 
 
 def decoder(
-    options: Mapping[str, str], trust_pickles: bool = False
-) -> Callable[[str], dict[Any, Any]]:
-    """Return what makes a dict of a session's text, by the serializer and keys in *options*.
+    options: Mapping[str, str], trust_pickles: bool = False, encoding: str = "ascii"
+) -> Callable[[Kept], dict[Any, Any]]:
+    """Return what makes a dict of what a store keeps of a session, by the serializer and keys in
+    *options*. Texts of Python 2 are in *encoding*.
 
     It raises `Unreadable`. With `data_serializer = pickle`, Beaker's default, it runs whatever the
     text says: that takes *trust_pickles*. Raises `ConfigError`.
@@ -334,16 +379,22 @@ def decoder(
         )
     opened = _decipher(options)
 
-    def decode(text: str) -> dict[Any, Any]:
+    def decode(kept: Kept) -> dict[Any, Any]:
+        if isinstance(kept, dict):
+            if options.get("encrypt_key"):
+                raise Unreadable("it is not encrypted, and encrypt_key says that it should be")
+            return kept
         try:
-            data = opened(text)
+            data = opened(kept)
         except (binascii.Error, ValueError) as error:
             raise Unreadable(f"it is not Base64: {type(error).__name__}") from error
         try:
             if serializer == "json":
                 session = json.loads(zlib.decompress(data))
             else:
-                session = pickle.loads(data)  # noqa: S301 - the operator said so
+                session = pickle.loads(data, encoding=encoding)  # noqa: S301 - the operator said so
+        except UnicodeDecodeError as error:
+            raise _unreadable(error, encoding) from error
         except Exception as error:  # a class that is not here, a __setstate__ that raises
             why = f"{type(error).__name__}: {error}"
             raise Unreadable(f"it is not {serializer} that can be read here: {why}") from error

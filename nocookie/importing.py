@@ -22,12 +22,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from nocookie.backend import Backend
-from nocookie.beaker_ids import is_beaker_id, mark_key, store_key
-from nocookie.beaker_stores import BeakerStore, Unreadable
+from nocookie.beaker_ids import is_beaker_id, is_older_id, mark_key, store_key
+from nocookie.beaker_stores import BeakerStore, Kept, Unreadable
 from nocookie.errors import ConfigError, SessionGone, ValueRefused
+from nocookie.facts import Facts
 from nocookie.ids import FINGERPRINT_LENGTH
 from nocookie.sealing import BadSeal
-from nocookie.sessions import Session
+from nocookie.sessions import Session, fields_of
 from nocookie.stores import store_class
 from nocookie.stores.base import (
     Delta,
@@ -53,7 +54,8 @@ class Outcome(NamedTuple):
 
     #: `imported`, `there` (already), `taken` (a client came with it already), `expired` (in
     #: Beaker), `unused` (beyond timeout), `old` (beyond lifetime), `empty`, `other` (no session
-    #: under an id of Beaker's), `refused` (values cannot be stored), `unreadable`.
+    #: under an id of Beaker's), `older` (under an id that can be guessed, as Beaker before 1.6 made
+    #: them), `refused` (values cannot be stored), `unreadable`.
     kind: str
     #: How the session is named in listings.
     fingerprint: str = ""
@@ -75,7 +77,8 @@ class Importer:
     *decode* reads a session's text (`nocookie.beaker_stores.decoder`); *timeout* is Beaker's, in
     seconds. With *from_last_use* the lifetime of a session counts from its last use, not from its
     beginning. With *partly*, values that cannot be stored are left out; the session goes over
-    without them. With *dry_run* nothing is written.
+    without them. With *dry_run* nothing is written. Under *owner_key* the application has noted
+    whose session it is: that is its owner here, as after `session.login(owner)`.
 
     Raises `ConfigError` if the settings are not those of an application that will recognise what is
     imported.
@@ -84,13 +87,14 @@ class Importer:
     def __init__(
         self,
         source: BeakerStore,
-        decode: Callable[[str], dict[Any, Any]],
+        decode: Callable[[Kept], dict[Any, Any]],
         settings: Mapping[str, Any],
         *,
         timeout: float | None = None,
         from_last_use: bool = False,
         partly: bool = False,
         dry_run: bool = False,
+        owner_key: str | None = None,
     ) -> None:
         if settings["beaker_ids_until"] is None:
             raise ConfigError(
@@ -113,13 +117,14 @@ class Importer:
         self._from_last_use = from_last_use
         self._partly = partly
         self._dry_run = dry_run
+        self._owner_key = owner_key
 
     def __call__(self, ids: list[str]) -> Iterator[Outcome]:
         """Import what the source has under *ids*; yield what became of each. Raises
         `StoreError`; what was imported by then is, and another run goes on."""
         for id in ids:
             if not is_beaker_id(id):
-                yield Outcome("other")
+                yield Outcome("older" if self._is_older(id) else "other")
                 continue
             fingerprint = store_key(id)[:FINGERPRINT_LENGTH]
             try:
@@ -127,6 +132,14 @@ class Importer:
             except Unreadable as error:
                 kind, why = "unreadable", [str(error)]
             yield Outcome(kind, fingerprint, tuple(why))
+
+    def _is_older(self, id: str) -> bool:
+        if not is_older_id(id):
+            return False
+        try:
+            return self._source.read(id) is not None
+        except Unreadable:
+            return True
 
     def _import(self, id: str) -> tuple[str, ...]:
         """Return a kind of outcome, and sentences for it."""
@@ -156,13 +169,26 @@ class Importer:
             except BadSeal:
                 return ("refused", "it is there already, imported with another secret")
         fields, refused = self._encoded(session, values.data)
+        owner = self._owner(values.data)
+        if owner is not None:
+            try:
+                fields |= fields_of(session, Facts(owner))
+            except ValueRefused as error:
+                return ("refused", str(error))
         if refused and not (self._partly and fields):
             return ("refused", *refused)
-        if not self._dry_run and not self._write(session, key, fields, values, before):
+        written = (session, key, fields, values, before, owner)
+        if not self._dry_run and not self._write(*written):
             return ("taken",)
         return ("imported", *refused)
 
-    def _read(self, text: str) -> _Values:
+    def _owner(self, data: Mapping[Any, Any]) -> str | None:
+        """Return whose session it is, as far as Beaker's application has noted it."""
+        owner = data.get(self._owner_key) if self._owner_key is not None else None
+        is_name = isinstance(owner, (str, int)) and not isinstance(owner, bool)
+        return str(owner) if is_name and owner != "" else None
+
+    def _read(self, text: Kept) -> _Values:
         data = self._decode(text)
         accessed, created = (_time(data.pop(name, None)) for name in (_ACCESSED, _CREATED))
         for name in _COOKIE:
@@ -209,6 +235,7 @@ class Importer:
         fields: dict[str, bytes],
         values: _Values,
         before: Record | None,
+        owner: str | None,
     ) -> bool:
         """Write, and return whether nobody came first: another import, or its client."""
         backend, accessed = self.backend, values.accessed
@@ -225,7 +252,10 @@ class Importer:
             else:
                 seal = session._new_seal(key)
                 record = new_record((fields, values.created, accessed, ends, 1, seal))
-                backend.store.create(key, record, ttl)
+                if owner is None:
+                    backend.store.create(key, record, ttl)
+                else:
+                    backend.store.create(key, record, ttl, backend.owner_tags(owner)[0])
         except (KeyTaken, VersionChanged, SessionGone):
             return False
         finally:

@@ -35,7 +35,8 @@ from nocookie.errors import ConfigError
 
 __all__ = [
     *("LONGEST", "MOST_TURNS", "OPTIONS", "PREFIXES"),
-    *("Option", "Settings", "agree", "by_name", "converted", "imported", "is_ours", "is_token"),
+    *("Option", "Settings", "agree", "by_name", "converted", "imported", "in_seconds"),
+    *("is_ours", "is_token"),
     *("known", "lengthened", "reference", "resolve", "with_cache_dir"),
 ]
 
@@ -710,7 +711,7 @@ def lengthened(settings: dict[str, Any], given: Mapping[str, tuple[str, Any]]) -
     timeout, lifetime = settings["timeout"], settings["lifetime"]
     if "lifetime" not in given and timeout is not None and timeout > lifetime:
         settings["lifetime"] = timeout
-        yield Note("lifetime", "lifetime", f"as long as timeout, {_seconds_of(timeout)}")
+        yield Note("lifetime", "lifetime", f"as long as timeout, {in_seconds(timeout)}")
     expires = settings["cookie_expires"]
     outlasts = isinstance(expires, timedelta) and expires.total_seconds() > (timeout or math.inf)
     key, _ = given.get("cookie_expires", ("", None))
@@ -720,10 +721,11 @@ def lengthened(settings: dict[str, Any], given: Mapping[str, tuple[str, Any]]) -
         and "timeout" not in given
         and key.startswith(BEAKER_PREFIXES)
     ):
-        yield Note("timeout", "timeout", f"{_seconds_of(timeout)}, before {key} ends the cookie")
+        yield Note("timeout", "timeout", f"{in_seconds(timeout)}, before {key} ends the cookie")
 
 
-def _seconds_of(time: float) -> str:
+def in_seconds(time: float) -> str:
+    """Return a number of seconds as it is written for people."""
     return f"{int(time) if time.is_integer() else time} seconds"
 
 

@@ -65,7 +65,7 @@ from nocookie.stores.retry import tries
 if TYPE_CHECKING:
     from nocookie.carriers import Carrier
 
-__all__ = ["OfCookies", "Session", "new_session"]
+__all__ = ["OfCookies", "Session", "fields_of", "new_session"]
 
 T = TypeVar("T")
 
@@ -1338,6 +1338,14 @@ class Session(OfCookies, MutableMapping[str, Any]):
 
     def _named(self) -> str | None:
         return self._key[:FINGERPRINT_LENGTH] if self._key else None
+
+
+def fields_of(session: Session, facts: Facts) -> dict[str, bytes]:
+    """Return *facts* as they lie in the record of *session*. Raises `ValueRefused` if they are
+    longer than may be."""
+    session._check_facts(facts)
+    session._learn(facts)
+    return session._own_fields()
 
 
 def _without_own(fields: Mapping[str, bytes]) -> dict[str, bytes]:

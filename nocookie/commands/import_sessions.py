@@ -18,6 +18,7 @@ from nocookie.commands.working import say, stoppable
 from nocookie.errors import ConfigError
 from nocookie.importing import Importer
 from nocookie.inifile import read
+from nocookie.options import in_seconds
 
 __all__ = ["command"]
 
@@ -68,6 +69,26 @@ __all__ = ["command"]
     is_flag=True,
     help="Import sessions without the values that cannot be stored, instead of not at all.",
 )
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    help="As the application's option of this name. Without it and without one in --config, "
+    "Beaker's own.",
+)
+@click.option("--lifetime", metavar="SECONDS", help="As the application's option of this name.")
+@click.option(
+    "--owner-key",
+    metavar="TEXT",
+    help="The key under which Beaker's application notes who has logged in: its value is the owner "
+    "of the session here, as after session.login(owner).",
+)
+@click.option(
+    "--python-2-text",
+    "encoding",
+    metavar="ENCODING",
+    default="ascii",
+    help="The encoding of what Python 2 called str: utf-8, or latin-1.",
+)
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, say the same.")
 @click.option("--quiet", is_flag=True, help="Say nothing but what was not imported.")
 def command(
@@ -81,6 +102,8 @@ def command(
     section: str,
     lifetime_from_last_use: bool,
     leave_out_values: bool,
+    owner_key: str | None,
+    encoding: str,
     dry_run: bool,
     quiet: bool,
     **options: str | None,
@@ -97,24 +120,32 @@ def command(
         raise click.UsageError(
             "Which sessions? Say it with --from, --beaker-type or --beaker-data-dir."
         )
+    timeout = _seconds(beaker.get("timeout"))
+    if config is None and options["timeout"] is None and timeout:
+        options["timeout"] = beaker["timeout"]
     settings = settings_of(config, section, options)
-    decode = decoder(beaker, trust_pickles)
-    store = open_beaker(beaker, settings["deadline"])
+    try:
+        "".encode(encoding)
+    except LookupError:
+        raise click.UsageError(f"There is no encoding {encoding}.") from None
+    decode = decoder(beaker, trust_pickles, encoding)
+    store = open_beaker(beaker, settings["deadline"], trust_pickles, encoding)
     try:
         importer = Importer(
             store,
             decode,
             settings,
-            timeout=_seconds(beaker.get("timeout")),
+            timeout=timeout,
             from_last_use=lifetime_from_last_use,
             partly=leave_out_values,
             dry_run=dry_run,
+            owner_key=owner_key,
         )
         try:
             if source is not None:
                 for sentence in _misfits(beaker, settings):
                     click.echo(f"Note: {sentence}", err=True)
-            clean = _import(importer, store.ids(), dry_run, quiet)
+            clean = _import(importer, store.ids(), _sentences(settings), dry_run, quiet)
         finally:
             importer.backend.store.close()
     finally:
@@ -135,14 +166,26 @@ def _misfits(beaker: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator
     """Say what would keep the clients of a Beaker with cookies from being recognised."""
     if beaker.get("use_cookies", "true").strip().lower() in ("false", "no", "off", "n", "f", "0"):
         return
-    key = beaker.get("key", "beaker.session.id")
-    if not settings["use_cookies"]:
-        if f"cookie:{key}" not in str(settings["find_id"]):
-            yield f"Beaker's ids are in the cookie {key}; find_id has no cookie:{key}."
-    elif settings["key"] != key:
-        yield f"Beaker's ids are in the cookie {key}; set key = {key}, or nobody is recognised."
+    key = beaker.get("key") or "beaker.session.id"
+    ours = _cookies(settings)
+    if not ours:
+        yield f"Beaker's ids are in the cookie {key}; find_id has no cookie:{key}."
+    elif key not in ours:
+        remedy = f"set key = {key}" if settings["key"] in ours else f"write cookie:{key} in find_id"
+        yield (
+            f"Beaker's ids are in the cookie {key}, and yours in {', '.join(ours)}; {remedy}, or "
+            "nobody is recognised."
+        )
     if beaker.get("secret") and settings["beaker_secret"] != beaker["secret"]:
         yield "Beaker's cookies are signed; set beaker_secret to its secret."
+
+
+def _cookies(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the cookies that ids are looked for in. Nothing is imported for that."""
+    if settings["use_cookies"]:
+        return [settings["key"]]
+    parts = [part.strip().partition(":") for part in str(settings["find_id"] or "").split(",")]
+    return [name.strip() or settings["key"] for word, _, name in parts if word.lower() == "cookie"]
 
 
 #: What is said of each kind of outcome, after how many there are.
@@ -154,12 +197,27 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "old": "older than lifetime: --lifetime-from-last-use imports them",
     "empty": "without data",
     "other": "other entries, under no id of Beaker's",
+    "older": "not imported: their ids are MD5, as Beaker before 1.6 made them, and can be guessed",
     "refused": "not imported: they have values that cannot be stored",
     "unreadable": "not imported: they cannot be read",
 }
 
 
-def _import(importer: Importer, ids: list[str], dry_run: bool, quiet: bool) -> bool:
+def _sentences(settings: Mapping[str, Any]) -> dict[str, str]:
+    """With the numbers that count, and what to do about them."""
+    timeout, lifetime = (in_seconds(settings[name] or 0.0) for name in ("timeout", "lifetime"))
+    return {
+        **_SENTENCES,
+        "unused": f"not used for longer than timeout, {timeout}: a larger one (--timeout, "
+        "and the same for the application) imports them",
+        "old": f"older than lifetime, {lifetime}: --lifetime-from-last-use imports them, "
+        "or a larger one (--lifetime, and the same for the application)",
+    }
+
+
+def _import(
+    importer: Importer, ids: list[str], sentences: Mapping[str, str], dry_run: bool, quiet: bool
+) -> bool:
     """Return whether nothing has to be looked at."""
     begun = time.monotonic()
     counts: Counter[str] = Counter()
@@ -175,17 +233,19 @@ def _import(importer: Importer, ids: list[str], dry_run: bool, quiet: bool) -> b
                     early = counts.total() < len(ids)
                     break
     finally:
-        for sentence in _summary(counts, time.monotonic() - begun, dry_run):
+        for sentence in _summary(counts, sentences, time.monotonic() - begun, dry_run):
             say(quiet, sentence)
         if early:
             say(quiet, "Stopped early; the next run goes on.")
-    return not (counts["refused"] or counts["unreadable"])
+    return not (counts["older"] or counts["refused"] or counts["unreadable"])
 
 
-def _summary(counts: Counter[str], took: float, dry_run: bool) -> Iterator[str]:
+def _summary(
+    counts: Counter[str], sentences: Mapping[str, str], took: float, dry_run: bool
+) -> Iterator[str]:
     imported = f"{counts['imported']:,} {'session' if counts['imported'] == 1 else 'sessions'}"
     yield f"{imported} to import." if dry_run else f"Imported {imported} in {took:.1f} s."
-    for kind, sentence in _SENTENCES.items():
+    for kind, sentence in sentences.items():
         if counts[kind]:
             yield f"{counts[kind]:,} {sentence}."
 

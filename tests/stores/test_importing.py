@@ -23,6 +23,7 @@ from beaker.middleware import SessionMiddleware as BeakerMiddleware
 from beaker.session import Session as BeakerSession
 from hypothesis import given
 from hypothesis import strategies as st
+from stores.older_beakers import FILES
 from webtest import TestApp
 
 from nocookie import Session, SessionMiddleware, cli
@@ -317,10 +318,11 @@ def test_our_own_limits_count_too_and_the_summary_says_so(files, run, target):
     done = run(files)
 
     assert done.imported == 0
-    assert sorted(done.rest) == [
-        "1 not used for longer than timeout.",
-        "1 older than lifetime: --lifetime-from-last-use imports them.",
-    ]
+    unused, old = sorted(done.rest)
+    assert unused.startswith("1 not used for longer than timeout, 1800 seconds: ")
+    assert "(--timeout, and the same for the application)" in unused
+    assert old.startswith("1 older than lifetime, 43200 seconds: --lifetime-from-last-use imports")
+    assert "(--lifetime, and the same for the application)" in old
 
 
 def test_a_lifetime_can_begin_with_the_last_use(files, run, target):
@@ -619,7 +621,7 @@ def test_whatever_a_file_holds_it_is_a_session_or_unreadable(tmp_path_factory, d
     store = open_beaker({"data_dir": str(folder)}, 1.0)
     assert store.ids() == ["abc"]
     try:
-        assert store.read("abc") is None or isinstance(store.read("abc"), str)
+        assert store.read("abc") is None or isinstance(store.read("abc"), (str, dict))
     except Unreadable:
         pass
 
@@ -627,14 +629,13 @@ def test_whatever_a_file_holds_it_is_a_session_or_unreadable(tmp_path_factory, d
 def test_what_is_under_no_id_of_beakers_is_not_taken_over(files, run, target):
     """An id that a client or a gateway chose can be guessed; and a cache may lie beside."""
     written(files, id="123")
-    written(files, id="5" * 32)
     cache = CacheManager(type="file", data_dir=files["data_dir"]).get_cache("page")
     cache.set_value("front", "html")
 
     done = run(files)
 
     assert (done.status, done.imported) == (0, 0)
-    assert done.rest == ["3 other entries, under no id of Beaker's."]
+    assert done.rest == ["2 other entries, under no id of Beaker's."]
 
 
 # -- pickles -------------------------------------------------------------------------------------
@@ -800,6 +801,9 @@ def test_without_a_word_of_where_it_asks(capsys, target):
     ("beaker", "options", "sentence"),
     [
         ({"key": "sid"}, {"use_cookies": "true"}, "set key = sid"),
+        ({"key": "sid"}, {"find_id": "header, cookie", "key": "foo"}, "set key = sid"),
+        ({"key": "sid"}, {"find_id": "cookie:foo"}, "write cookie:sid in find_id"),
+        ({"key": ""}, {"find_id": "bearer"}, "no cookie:beaker.session.id"),
         ({}, {"use_cookies": "true"}, "set key = beaker.session.id"),
         ({}, {"find_id": "header:X-Id"}, "no cookie:beaker.session.id"),
         ({"secret": "s"}, {"find_id": "cookie:beaker.session.id"}, "set beaker_secret"),
@@ -822,6 +826,183 @@ def test_it_notes_what_would_keep_clients_from_being_recognised(
     (note,) = done.err.splitlines()
     assert note.startswith("Note: Beaker's ")
     assert sentence in note
+
+
+@pytest.mark.parametrize(
+    ("beaker", "options"),
+    [
+        ({"key": "sid"}, {"use_cookies": "true", "key": "sid"}),
+        ({"key": "sid"}, {"find_id": "header:X-Id, cookie", "key": "sid"}),
+        ({}, {"find_id": "asked-header, Cookie:beaker.session.id"}),
+        ({"key": "sid", "use_cookies": "off"}, {"find_id": "header"}),
+    ],
+)
+def test_it_notes_nothing_where_clients_are_recognised(files, run, target, beaker, options):
+    written(files)
+    target.set(**options)
+    assert run({**files, "use_cookies": "True", **beaker}).err == ""
+
+
+# -- times of the command line -------------------------------------------------------------------
+
+
+def test_a_timeout_and_a_lifetime_can_be_said(files, run, target):
+    written(files, used=2000)
+    written(files, began=50_000)
+    assert run(files, "--timeout", "3000").imported == 1
+    assert run(files, "--timeout", "3000", "--lifetime", "60000").imported == 1
+
+
+@pytest.mark.parametrize(("own", "imported"), [(None, 0), ("3600", 1), ("90000", 1)])
+def test_without_an_ini_file_of_ours_beakers_timeout_counts(
+    files, target, capsys, monkeypatch, own, imported
+):
+    monkeypatch.chdir(target.folder)
+    written(files, used=2000)
+    source = target.folder / "beaker.ini"
+    times = {} if own is None else {"beaker.session.timeout": own}
+    write_ini(source, {f"beaker.session.{name}": value for name, value in files.items()} | times)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(
+            ["import", "--from", str(source), "--trust-pickles", "--data-dir", "ours"]
+            + ["--beaker-ids-until", TOMORROW]
+        )
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"Imported {imported} session")
+
+
+# -- whose a session is --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "owner"), [("ann", "ann"), (5, "5"), (None, None), ("", None)])
+def test_the_owner_is_what_beakers_application_noted(files, run, target, value, owner):
+    old = written(files, {"user_id": value, "n": 1})
+
+    assert run(files, "--owner-key", "user_id").imported == 1
+
+    seen = []
+
+    def look(environ, start_response):
+        session = environ["beaker.session"]
+        seen.append((session.owner, session["n"], len(session.sessions_of("ann"))))
+        start_response("200 OK", [])
+        return []
+
+    client = TestApp(SessionMiddleware(look, target.config, environ_key="beaker.session"))
+    client.get("/", headers={"X-Session-Id": old})
+    assert seen == [(owner, 1, int(owner == "ann"))]
+
+
+def test_without_a_word_nobody_owns_what_is_imported(files, run, target):
+    old = written(files, {"user_id": "ann"})
+    assert run(files).imported == 1
+    assert Session({}, old, **target.options).owner is None
+
+
+# -- what older Beakers wrote --------------------------------------------------------------------
+
+
+@pytest.fixture
+def older(files):
+    """Put a recorded file where Beaker had it."""
+
+    def older(file):
+        path = Path(files["data_dir"], "container_file", file.id[:1], file.id[:2])
+        path.mkdir(parents=True)
+        path.joinpath(f"{file.id}.cache").write_bytes(file.data)
+
+    return older
+
+
+OLDER = {f"{file.beaker} {file.python[0]} {file.what}": file for file in FILES}
+
+
+@pytest.mark.parametrize(
+    ("name", "serializer", "user"),
+    [
+        ("1.11.0 3 plain", "pickle", "Zoë"),
+        ("1.11.0 3 json", "json", "Zoë"),
+        ("1.11.0 3 objects", "pickle", "Zoë"),
+        ("1.11.0 2 plain", "pickle", "ann"),
+        ("1.12.0 2 plain", "pickle", "ann"),
+    ],
+)
+def test_a_session_of_an_older_beaker_is_read(files, run, target, older, name, serializer, user):
+    """Before 1.12 it was a plain dict, and with json no less."""
+    older(OLDER[name])
+    target.set(timeout="none", lifetime="none")
+
+    done = run({**files, "data_serializer": serializer}, trust=serializer == "pickle")
+
+    assert (done.status, done.imported, done.err) == (0, 1, "")
+    session = Session({}, OLDER[name].id, **target.options)
+    assert (session["user"], session["cart"]) == (user, [1, 2.5, None, {"n": True}])
+    assert ("day" in session) is name.endswith("objects")
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "user"),
+    [
+        ("1.11.0 2 bytes", "utf-8", "Zoë"),
+        ("1.12.0 2 bytes", "utf-8", "Zoë"),
+        ("1.12.0 2 bytes", "latin-1", "ZoÃ«"),
+        ("1.11.0 2 objects", "latin-1", "ann"),  # a date: Python 2 pickled its bytes as a str
+    ],
+)
+def test_bytes_of_python_2_are_named_and_read_in_the_encoding_that_is_said(
+    files, run, target, older, name, encoding, user
+):
+    older(OLDER[name])
+    target.set(timeout="none", lifetime="none")
+
+    done = run(files)
+    assert (done.status, done.imported) == (1, 0)
+    assert "unreadable: Python 2 wrote it" in done.err
+    assert "--python-2-text" in done.err
+
+    assert run(files, "--python-2-text", encoding).imported == 1
+    assert Session({}, OLDER[name].id, **target.options)["user"] == user
+
+
+@pytest.mark.parametrize("name", ["1.5.4 2 plain", "1.5.4 2 bytes"])
+def test_what_beaker_1_5_wrote_is_named_and_not_passed_over(files, run, older, name):
+    older(OLDER[name])
+
+    done = run(files)
+
+    assert (done.status, done.imported) == (1, 0)
+    assert done.rest == [
+        "1 not imported: their ids are MD5, as Beaker before 1.6 made them, and can be guessed."
+    ]
+
+
+def test_something_else_under_such_a_name_is_no_session(files, run):
+    """A cache lies beside, and its names are anybody's."""
+    cache = CacheManager(type="file", data_dir=files["data_dir"]).get_cache("5" * 32)
+    cache.set_value("front", "html")
+    done = run(files)
+    assert (done.status, done.rest) == (0, ["1 other entries, under no id of Beaker's."])
+
+
+def test_objects_of_an_older_beaker_run_only_if_the_operator_says_so(files, run, older):
+    older(OLDER["1.11.0 3 objects"])
+    done = run({**files, "data_serializer": "json"}, trust=False)
+    assert (done.status, done.imported) == (1, 0)
+    assert "Beaker before 1.12" in done.err
+    assert "--trust-pickles" in done.err
+
+
+def test_where_sessions_are_encrypted_one_that_is_not_is_nobodys(files, run, older):
+    older(OLDER["1.11.0 3 plain"])
+    done = run({**files, "encrypt_key": "e" * 16, "validate_key": "v" * 16})
+    assert (done.status, done.imported) == (1, 0)
+    assert "it is not encrypted" in done.err
+
+
+def test_an_encoding_that_there_is_none_of_is_status_2(files, run):
+    done = run(files, "--python-2-text", "nonsense")
+    assert done.status == 2
+    assert "There is no encoding nonsense" in done.err
 
 
 @pytest.mark.server
