@@ -27,6 +27,7 @@ from nocookie.errors import Refusal, SessionConflict, SessionGone, StoreError
 from nocookie.events import logger
 from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
+from nocookie.options import Configuration
 from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 
@@ -57,6 +58,8 @@ class SessionMiddleware:
     ) -> None:
         self.app = app
         self.manager = SessionManager(config, **options)
+        #: For `nocookie check`.
+        self.configuration = Configuration(config, options)
         self.environ_key = environ_key
         #: No request has come yet: only a request tells what server this is.
         self._first = True

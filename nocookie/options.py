@@ -35,7 +35,16 @@ from nocookie.errors import ConfigError
 
 __all__ = [
     *("LONGEST", "MOST_TURNS", "OPTIONS", "PREFIXES"),
-    *("Option", "Settings", "agree", "by_name", "converted", "imported", "in_seconds"),
+    *(
+        "Configuration",
+        "Option",
+        "Settings",
+        "agree",
+        "by_name",
+        "converted",
+        "imported",
+        "in_seconds",
+    ),
     *("is_ours", "is_token"),
     *("known", "lengthened", "reference", "resolve", "with_cache_dir"),
 ]
@@ -325,7 +334,7 @@ def _callbacks(value: Any) -> tuple[Callable[..., Any], ...]:
     return callbacks
 
 
-def imported(text: str) -> Any:
+def imported(text: str, is_callable: bool = True) -> Any:
     """Return what `package.module:name` names. Raises ValueError with a sentence that ends
     "... not <value>"."""
     module, colon, name = text.partition(":")
@@ -339,7 +348,7 @@ def imported(text: str) -> Any:
         raise ValueError(
             "must be package.module:callable, of a module that can be imported"
         ) from None
-    if not callable(found):
+    if is_callable and not callable(found):
         raise ValueError("must name a callable")
     return found
 
@@ -641,6 +650,15 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
     )
 }
+
+
+class Configuration:
+    """What an application was given: *config* and *keywords*, as for `resolve`. There are secrets
+    in it, so it is not shown."""
+
+    def __init__(self, config: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> None:
+        self.config = config
+        self.keywords = keywords
 
 
 class Settings(dict[str, Any]):

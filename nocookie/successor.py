@@ -1,8 +1,8 @@
 """What to write instead of Beaker's options, and how its sessions come along.
 
 The ini text has every option that counts under our name for it, and those with which clients of
-Beaker are recognised. Beaker's secret is not shown: its place says where it is written. The
-`secret` is a fresh one.
+Beaker are recognised. Beaker's secret and the password of a server are not shown: in their place
+stands where they are written. `secret` and `encrypt_key` are fresh.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def successor(
     if "lifetime" not in shown and settings["lifetime"] != OPTIONS["lifetime"].default:
         shown["lifetime"] = f"{settings['lifetime']:.0f}"
     shown["secret"] = fresh_secret()
+    if "encrypt_key" in shown:
+        shown["encrypt_key"] = fresh_secret()
     if is_moved:
         shown["beaker_ids_until"] = _day(settings)
         if "secret" in before and settings["use_cookies"]:

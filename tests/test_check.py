@@ -6,20 +6,25 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 from beaker import session as beaker
+from beaker.middleware import SessionMiddleware as BeakerMiddleware
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webtest import TestApp
 
-from nocookie import ConfigError, cli
+from nocookie import ConfigError, SessionMiddleware, cli
 from nocookie.adapters.paste import session_filter_app_factory
 from nocookie.beaker_options import REFUSED
 from nocookie.checking import BEAKER, DEFAULTS, RULES, check
 from nocookie.commands.check import ACCEPTED
+from nocookie.inifile import read
 from nocookie.manager import SessionManager
 from nocookie.options import OPTIONS, PREFIXES
 from nocookie.stores import close_all
@@ -707,6 +712,219 @@ def test_json_says_the_same(run, ini):
     text = " ".join(run(file)[1].split())
     for finding in only["findings"]:
         assert " ".join(finding["sentence"].split()) in text
+
+
+# -- options in a program ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write the module `shop` beside, as it is imported from the folder that one is in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+
+    def write(text):
+        (tmp_path / "shop.py").write_text(text)
+
+    yield write
+    sys.modules.pop("shop", None)
+    close_all()
+
+
+OPTIONS_OF_A_PROGRAM = {
+    "session.type": "file",
+    "session.data_dir": "data",
+    "session.auto": True,
+    "session.timeout": 600,
+    "session.secret": SECRET,
+}
+
+
+#: A dict, and applications that are made with it.
+PROGRAMS = {
+    "dict": "app = OPTIONS",
+    "ours": "from nocookie import SessionMiddleware\napp = SessionMiddleware(None, OPTIONS)",
+    "Beaker's": """
+from beaker.middleware import SessionMiddleware
+app = SessionMiddleware(None, OPTIONS)
+""",
+    "Flask": """
+import flask, nocookie
+app = flask.Flask("shop")
+app.wsgi_app = nocookie.SessionMiddleware(app.wsgi_app, OPTIONS)
+""",
+    "outer layers": """
+import nocookie
+class Outer:
+    def __init__(self, app):
+        self.app = app
+app = Outer(Outer(nocookie.SessionMiddleware(None, OPTIONS)))
+""",
+}
+
+
+@pytest.mark.parametrize("text", PROGRAMS.values(), ids=PROGRAMS)
+def test_a_dict_and_an_application_are_read_as_a_file_is(run, module, text):
+    module(f"OPTIONS = {OPTIONS_OF_A_PROGRAM!r}\n{text}")
+    status, out, err = run("shop:app")
+    assert (status, err) == (1, "")  # the cookie is not secure
+    assert "[options]" in out
+    for key, value in {
+        "type": "file",
+        "data_dir": "data",
+        "auto": "True",
+        "timeout": "600",
+    }.items():
+        assert re.search(rf"session\.{key} = {value}$", out, re.MULTILINE)
+    assert SECRET not in out
+    assert "nocookie import --beaker-type file --beaker-data-dir data" in out
+
+
+def test_keywords_are_read_too(run, module):
+    module("options = {'data_dir': 'x', 'secure': True, 'tmeout': 5}")
+    status, out, _ = run("shop:options")
+    assert status == 2
+    assert "tmeout = (not shown)" in out
+    assert "secure = True" in out
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("shop:nothing", "of a module that can be imported"),
+        ("shop:five", "neither a dict of options nor an application"),
+        ("shop:inner", "neither a dict of options nor an application"),
+        ("no.such.module:app", "of a module that can be imported"),
+        ("none.ini", "there is no file none.ini"),
+    ],
+)
+def test_what_has_no_options_is_one_sentence_and_status_2(run, module, source, why):
+    module("five = 5\n\n\ndef inner(environ, start_response):\n    return []\n")
+    status, out, err = run(source)
+    assert (status, out) == (2, "")
+    assert why in err
+
+
+def test_what_a_middleware_was_given_is_not_shown_by_itself():
+    app = SessionMiddleware(None, {"session.secret": SECRET}, timeout=5)
+    assert SECRET not in repr(vars(app))
+    assert app.configuration.keywords == {"timeout": 5}
+
+
+# -- what takes its place ------------------------------------------------------------------------
+
+
+OLD = {
+    "beaker.session.type": "file",
+    "beaker.session.data_dir": "%(here)s/data",
+    "beaker.session.lock_dir": "%(here)s/lock",
+    "beaker.session.key": "shop",
+    "beaker.session.secret": "Beaker's own secret, of some length",
+    "beaker.session.timeout": "2592000",
+}
+
+
+def test_what_takes_its_place_is_told_whole_with_the_command_beneath(run, ini, tmp_path):
+    file = ini(OLD)
+    _, out, _ = run(file)
+    told = out.partition("In its place, as new.ini:\n\n")[2]
+    text, _, rest = told.partition("\n\n")
+    lines = dict(line.split(" = ", 1) for line in text.splitlines()[1:])
+    assert text.startswith("[app:main]\n")
+    assert lines["nocookie.data_dir"] == f"{tmp_path}/data"
+    assert lines["nocookie.key"] == "shop"
+    assert (lines["nocookie.timeout"], lines["nocookie.lifetime"]) == ("2592000", "2592000")
+    assert lines["nocookie.beaker_secret"] == "<the value of beaker.session.secret>"
+    assert date.fromisoformat(lines["nocookie.beaker_ids_until"]) >= date.today()
+    assert not {"nocookie.lock_dir", "beaker.session.key"} & lines.keys()
+    assert "\nnocookie import --from app.ini --config new.ini --trust-pickles\n" in rest
+    assert "Beaker's own secret" not in out
+
+
+def test_beakers_users_stay_logged_in_by_what_is_told(run, ini, tmp_path, monkeypatch):
+    """The new ini as it is printed, with the one value filled in, and the command as it is."""
+    monkeypatch.chdir(tmp_path)
+
+    def visits(environ, start_response):
+        session = environ["beaker.session"]
+        session["n"] = session.get("n", 0) + 1
+        session.save()
+        start_response("200 OK", [])
+        return [b"%d" % session["n"]]
+
+    file = ini(OLD)
+    browser = TestApp(BeakerMiddleware(visits, read(file, "app:main")))
+    assert browser.get("/").text == "1"
+    _, out, _ = run(file)
+    told = out.partition("In its place, as new.ini:\n\n")[2]
+    text = told.partition("\n\n")[0]
+    text = text.replace("<the value of beaker.session.secret>", OLD["beaker.session.secret"])
+    (tmp_path / "new.ini").write_text(text + "\n")
+    (command,) = [line for line in told.splitlines() if line.startswith("nocookie import")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(shlex.split(command)[1:])
+    assert stop.value.code == 0
+    close_all()
+    config = read(tmp_path / "new.ini", "app:main")
+    browser.app = SessionMiddleware(visits, config, environ_key="beaker.session")
+    assert browser.get("/").text == "2"
+    assert browser.app.manager.backend.timeout == 2592000
+    close_all()
+
+
+@pytest.mark.parametrize(
+    ("options", "remark"),
+    [
+        ({"session.type": "memory"}, "end with its processes"),
+        ({"session.secret": SECRET}, "end with its processes"),
+        ({"session.type": "cookie", "session.validate_key": SECRET}, "with their clients"),
+    ],
+)
+def test_what_cannot_be_brought_along_is_said(ini, options, remark):
+    (report,) = check(ini(options))
+    assert report.successor.command is None
+    assert remark in report.successor.remark
+    assert "beaker_" not in report.successor.ini
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"session.type": "ext:redis", "session.url": "redis://127.0.0.1:1/2"}, "redis"),
+        (
+            {"session.type": "ext:database", "session.sa.url": "postgresql://a:hunter2@b/c"},
+            "<the value of session.sa.url>",
+        ),
+        (
+            {
+                "session.type": "ext:database",
+                "session.url": "sqlite:///x",
+                "session.table_name": "t",
+            },
+            "nocookie_t",
+        ),
+    ],
+)
+def test_where_a_server_is_comes_along_without_its_password(ini, options, words):
+    (report,) = check(ini(options))
+    assert words in report.successor.ini
+    assert "hunter2" not in report.successor.ini
+    assert "nocookie.type = ext" not in report.successor.ini
+
+
+@pytest.mark.parametrize("options", [SAFE, {"session.tmeout": "5"}, {"session.timeout": "soon"}])
+def test_where_there_is_nothing_of_beakers_or_no_start_there_is_no_successor(ini, options):
+    (report,) = check(ini(options))
+    assert report.successor is None
+
+
+def test_a_value_in_which_no_secret_can_be_is_shown(ini):
+    file = ini(
+        {**SAFE, "session.lock_dir": "/lock", "session.timeout": "5", "nocookie.timeout": "6"}
+    )
+    shown = {line.key: line.value for line in lines(file)}
+    assert shown["session.lock_dir"] == "/lock"
+    assert shown["session.timeout"] == "5"
 
 
 def test_the_page_lists_every_danger():
