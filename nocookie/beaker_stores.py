@@ -7,6 +7,7 @@ Each of its stores keeps that text in a pickle around it:
     dbm         <data_dir>/container_dbm/4/4f/4f....dbm         "session" -> text
     database    a row, `namespace` being the id                 {"session": text}
     redis       beaker_cache:<id>:session                       text
+    memcached   <id>_session                                    text, without a pickle around it
 
 These outer pickles hold nothing but texts, so they are read by an unpickler that makes nothing
 else. What is inside is JSON, or a pickle that can be anything: reading that one is running it.
@@ -33,6 +34,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from nocookie.beaker_memcached import BeakerMemcached
 from nocookie.beaker_options import cluster
 from nocookie.errors import ConfigError, StoreError
 
@@ -84,7 +86,6 @@ def options_of(config: Mapping[str, str]) -> dict[str, str]:
 _OUT_OF_REACH: Final[Mapping[str, str]] = {
     "memory": "they are in the memory of the application's processes, and end with them",
     "cookie": "they are with their clients; nothing is stored that could be imported",
-    "ext:memcached": "memcached cannot say what it holds, so they cannot be listed",
     "ext:google": "they can only be read from within App Engine",
     "ext:mongodb": "there is no reader for MongoDB; move them to another type of Beaker's first",
 }
@@ -120,7 +121,11 @@ def open_beaker(
     if type == "ext:rediscluster":
         urls = options.get("urls") or options.get("url") or ""
         return _Redis(cluster(urls), deadline, around)
-    known = "file, dbm, ext:database, ext:sqla, ext:redis, ext:rediscluster"
+    if type == "ext:memcached":
+        if not options.get("url"):
+            raise ConfigError("Beaker's sessions of type ext:memcached need the url of the servers")
+        return BeakerMemcached(options["url"], deadline, around.kept)
+    known = "file, dbm, ext:database, ext:sqla, ext:redis, ext:rediscluster, ext:memcached"
     raise ConfigError(f"Beaker has no type {type!r}; these can be read: {known}")
 
 

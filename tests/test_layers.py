@@ -57,7 +57,8 @@ LAYERS = [
     ["nocookie.answers", "nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
-    ["nocookie.inifile", "nocookie.beaker_stores"],
+    ["nocookie.inifile", "nocookie.beaker_memcached"],
+    ["nocookie.beaker_stores"],
     ["nocookie.importing"],
     [
         *("nocookie.adapters.*", "nocookie.demo", "nocookie.flash", "nocookie.forms"),

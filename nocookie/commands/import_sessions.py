@@ -37,7 +37,9 @@ __all__ = ["command"]
     show_default=True,
     help="The section of that ini file.",
 )
-@click.option("--beaker-type", metavar="TEXT", help="file, dbm, ext:database or ext:redis.")
+@click.option(
+    "--beaker-type", metavar="TEXT", help="file, dbm, ext:database, ext:redis or ext:memcached."
+)
 @click.option(
     "--beaker-url",
     metavar="TEXT",

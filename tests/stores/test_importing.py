@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from beaker.cache import CacheManager
 from beaker.ext.database import DatabaseNamespaceManager
+from beaker.ext.memcached import MemcachedNamespaceManager
 from beaker.ext.redisclusternm import RedisClusterNamespaceManager
 from beaker.ext.redisnm import RedisNamespaceManager
 from beaker.middleware import SessionMiddleware as BeakerMiddleware
@@ -64,6 +65,7 @@ def application(environ, start_response):
 ENGINES = DatabaseNamespaceManager.binds.dict
 CLIENTS = [RedisNamespaceManager.clients.dict, RedisClusterNamespaceManager.clients.dict]
 TABLES = DatabaseNamespaceManager.tables.dict
+MEMCACHED = MemcachedNamespaceManager.clients.dict
 
 
 @pytest.fixture
@@ -73,12 +75,15 @@ def beaker_is_closed():
         engine.dispose()
     for client in [client for clients in CLIENTS for client in clients.values()]:
         client.close()
-    for kept in (ENGINES, TABLES, *CLIENTS):
+    for client in MEMCACHED.values():
+        client.disconnect_all()
+    for kept in (ENGINES, TABLES, MEMCACHED, *CLIENTS):
         kept.clear()
 
 
 SERVERS = [
-    pytest.param(name, marks=pytest.mark.server) for name in ("postgres", "redis", "redis cluster")
+    pytest.param(name, marks=pytest.mark.server)
+    for name in ("postgres", "redis", "redis cluster", "memcached")
 ]
 
 
@@ -100,6 +105,10 @@ def place(request, tmp_path, beaker_is_closed):
     if request.param == "redis":
         port = request.getfixturevalue("valkey").port
         return {"type": "ext:redis", "url": f"redis://127.0.0.1:{port}/3"}
+    if request.param == "memcached":
+        servers = request.getfixturevalue("memcached_servers")
+        url = ";".join(server.url for server in servers)
+        return {"type": "ext:memcached", "url": url, "memcache_module": "memcache"}
     nodes = request.getfixturevalue("valkey_cluster").primaries()
     urls = ",".join(f"redis://127.0.0.1:{node.port}" for node in nodes[:2])
     return {"type": "ext:rediscluster", "urls": urls}
@@ -682,6 +691,9 @@ def test_json_is_read_without_running_anything(place, run, target, monkeypatch, 
                     text(f"UPDATE {table} SET data = :data WHERE namespace = :id"),
                     {"data": pickle.dumps({"session": Trap()}), "id": bad},
                 )
+    elif place["type"] == "ext:memcached":
+        for client in MEMCACHED.values():
+            client.set(f"{bad}_session", Trap())
     else:
         for client in [client for clients in CLIENTS for client in clients.values()]:
             client.set(f"beaker_cache:{bad}:session", pickle.dumps(Trap()))
@@ -731,7 +743,8 @@ def test_a_wrong_key_opens_nothing(files, run, target, wrong):
     [
         ({"type": "memory"}, "in the memory of the application's processes"),
         ({}, "in the memory of the application's processes"),
-        ({"type": "ext:memcached", "url": "h:1"}, "cannot be listed"),
+        ({"type": "ext:memcached"}, "need the url of the servers"),
+        ({"type": "ext:memcached", "url": "h:1:2"}, "host:port"),
         ({"type": "cookie"}, "with their clients"),
         ({"type": "ext:mongodb", "url": "mongodb://h"}, "no reader for MongoDB"),
         ({"type": "ext:google"}, "App Engine"),
@@ -897,6 +910,54 @@ def test_without_a_word_nobody_owns_what_is_imported(files, run, target):
     old = written(files, {"user_id": "ann"})
     assert run(files).imported == 1
     assert Session({}, old, **target.options).owner is None
+
+
+# -- memcached -----------------------------------------------------------------------------------
+
+
+@pytest.mark.server
+def test_a_text_in_memcached_is_read_without_unpickling_anything(
+    memcached, run, target, beaker_is_closed
+):
+    beaker = {"type": "ext:memcached", "url": memcached.url, "memcache_module": "memcache"}
+    old = written({**beaker, "data_serializer": "json"})
+    assert memcached.ask(f"get {old}_session", b"END\r\n").split(b" ")[2] == b"16", "a text"
+    memcached.put("another", b"x")
+    memcached.put("others_session", b"x")
+
+    done = run({**beaker, "data_serializer": "json"}, trust=False)
+
+    assert (done.status, done.imported) == (0, 1)
+    assert done.rest == ["1 other entries, under no id of Beaker's."]
+    assert isinstance(target.load(store_key(old)), Record)
+
+
+@pytest.mark.server
+def test_a_dict_in_memcached_of_an_older_beaker_is_read(memcached, run, target, beaker_is_closed):
+    beaker = {"type": "ext:memcached", "url": memcached.url, "memcache_module": "memcache"}
+    id = uuid.uuid4().hex
+    written(beaker)
+    large = "z" * 100_000
+    (client,) = MEMCACHED.values()
+    client.set(f"{id}_session", {"user": large, "_accessed_time": time.time()}, min_compress_len=10)
+
+    done = run(beaker)
+
+    assert (done.status, done.imported) == (0, 2)
+    assert Session({}, id, **target.options)["user"] == large
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_memcached_that_does_not_list_is_one_sentence_and_status_1(run, own_memcached, kill):
+    server = own_memcached(*(() if kill else ("-o", "no_lru_crawler")))
+    if kill:
+        server.kill()
+
+    done = run({"type": "ext:memcached", "url": server.url})
+
+    assert (done.status, done.first) == (1, "")
+    assert done.err.startswith("nocookie import: memcached ")
 
 
 # -- what older Beakers wrote --------------------------------------------------------------------
