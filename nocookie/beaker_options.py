@@ -153,6 +153,11 @@ def translated(given: Given) -> tuple[Given, list[Note]]:
         if _IS_ASKED.get(name, _whatever)(options[name][1]):
             drop(name, NEEDLESS.get(name, NEEDLESS["sa_opts"]))
     _table(options, notes)
+    noted = {note.key for note in notes}
+    for name, (key, _) in options.items():
+        if key.startswith(OLDEST) and key not in noted:
+            notes.append(Note(name, key, f"taken for session.{name}, as by Beaker"))
+            noted.add(key)
     return options, notes
 
 

@@ -32,6 +32,7 @@ from nocookie.options import (
     by_name,
     converted,
     is_ours,
+    is_secret,
     known,
     lengthened,
     with_cache_dir,
@@ -506,8 +507,9 @@ class _Section:
             return
         (name,) = by_name({key: ""})
         name = "data_dir" if key == "cache_dir" else name
-        is_harmless = name in _HARMLESS or (name in OPTIONS and not OPTIONS[name].hidden)
-        value = str(self.written[key]) if is_harmless else "(not shown)"
+        value = self.written[key]
+        is_harmless = name in _HARMLESS or (name in OPTIONS and not is_secret(name, value))
+        value = str(value) if is_harmless else "(not shown)"
         self.lines.append(Line(self._number(key), key, value, means, beaker))
 
     def _find(self, kind: str, name: str, sentence: str, key: str | None = None) -> None:

@@ -35,17 +35,8 @@ from nocookie.errors import ConfigError
 
 __all__ = [
     *("LONGEST", "MOST_TURNS", "OPTIONS", "PREFIXES"),
-    *(
-        "Configuration",
-        "Option",
-        "Settings",
-        "agree",
-        "by_name",
-        "converted",
-        "imported",
-        "in_seconds",
-    ),
-    *("is_ours", "is_token"),
+    *("Configuration", "Option", "Settings", "agree", "by_name", "converted", "imported"),
+    *("in_seconds", "is_ours", "is_secret", "is_token"),
     *("known", "lengthened", "reference", "resolve", "with_cache_dir"),
 ]
 
@@ -760,6 +751,12 @@ def known(name: str, written: str) -> str:
     raise ConfigError(f"unknown option {written!r}; {hint}")
 
 
+def is_secret(name: str, value: Any) -> bool:
+    """Whether the value of an option is never shown. A folder that is the URL of a server may have
+    a password in it."""
+    return OPTIONS[name].hidden or (name == "data_dir" and "://" in str(value))
+
+
 def converted(name: str, value: Any) -> Any:
     """Return the value of an option as it is taken. Raises `ConfigError`; if the option is a
     hidden one, that does not show the value."""
@@ -767,7 +764,7 @@ def converted(name: str, value: Any) -> Any:
     try:
         return option.convert(value)
     except ValueError as error:
-        shown = "the value given" if option.hidden else repr(value)
+        shown = "the value given" if is_secret(name, value) else repr(value)
         raise ConfigError(f"option {option.name!r} {error}, not {shown}") from None
 
 

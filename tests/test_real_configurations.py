@@ -241,6 +241,14 @@ def test_what_does_harm_or_means_nothing_is_refused(config, why):
         SessionManager(config)
 
 
+def test_the_password_of_a_server_that_is_no_folder_is_not_shown(tmp_path):
+    config = {"cache_dir": "redis://:hunter2@127.0.0.1:6379"}
+    with pytest.raises(ConfigError, match="must be a folder") as caught:
+        SessionManager(config)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(check_options(config))
+
+
 def test_a_cache_that_is_a_server_is_nobodys_folder():
     config = {"cache_dir": "redis://127.0.0.1:6379", "session.type": "memory"}
     assert resolve(config, {})["data_dir"] is None
@@ -253,6 +261,9 @@ def test_beakers_oldest_prefix_counts_and_is_the_weakest():
     config = {"session_type": "file", "session_data_dir": "x", "session_timeout": "600"}
     settings = resolve(config, {})
     assert (settings["type"], settings["data_dir"], settings["timeout"]) == ("file", "x", 600)
+    assert settings.notes == [
+        f"{key}: taken for session.{key.removeprefix('session_')}, as by Beaker" for key in config
+    ]
     assert resolve({**config, "session.timeout": "5"}, {})["timeout"] == 5
     assert resolve({**config, "beaker.session.timeout": "5"}, {})["timeout"] == 5
 
