@@ -471,7 +471,7 @@ MUTANTS = [
         "checking.py",
         Mutant(
             "a check shows nothing that may be a secret",
-            "_Section._read", never("hidden"), "test_check",
+            "_Section._tell", always("is_harmless"), "test_check",
         ),
         Mutant("a check opens no store", "_Section._make", call("Nowhere", "store"), "test_check"),
     ),

@@ -841,6 +841,17 @@ def test_what_takes_its_place_is_told_whole_with_the_command_beneath(run, ini, t
     assert "Beaker's own secret" not in out
 
 
+def test_a_cookie_without_a_name_keeps_the_one_that_beaker_gave_it(ini):
+    (report,) = check(ini({**OLD, "beaker.session.key": ""} | {"cache_dir": "x"}))
+    assert report.successor is None, "a name of nothing is wrong"
+    options = {key: value for key, value in OLD.items() if not key.endswith(".key")}
+    (report,) = check(ini(options))
+    assert "\nnocookie.key = beaker.session.id\n" in report.successor.ini
+    (report,) = check(ini({**options, "beaker.session.use_cookies": "false"}))
+    assert "nocookie.key" not in report.successor.ini
+    assert "beaker_secret" not in report.successor.ini, "no cookie, no signature"
+
+
 def test_beakers_users_stay_logged_in_by_what_is_told(run, ini, tmp_path, monkeypatch):
     """The new ini as it is printed, with the one value filled in, and the command as it is."""
     monkeypatch.chdir(tmp_path)

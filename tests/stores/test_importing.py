@@ -1037,10 +1037,10 @@ def test_what_beaker_1_5_wrote_is_named_and_not_passed_over(files, run, older, n
     ]
 
 
-def test_something_else_under_such_a_name_is_no_session(files, run):
-    """A cache lies beside, and its names are anybody's."""
-    cache = CacheManager(type="file", data_dir=files["data_dir"]).get_cache("5" * 32)
-    cache.set_value("front", "html")
+def test_something_else_under_such_a_name_is_no_session(files, run, older):
+    """What a cache keeps lies beside, and its names are anybody's."""
+    cached = pickle.dumps({"front": "html"})
+    older(FILES[0]._replace(id="5" * 32, text=b64encode(cached).decode()))
     done = run(files)
     assert (done.status, done.rest) == (0, ["1 other entries, under no id of Beaker's."])
 
