@@ -70,12 +70,15 @@ class SessionMiddleware:
         return copy_context().run(self._respond, environ, start_response)
 
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        key, manager = self.environ_key, self.manager
+        key = self.environ_key
+        manager = self.manager
         # Without a call of __init__: this is the way of every request.
         exchange = _Exchange()
-        exchange._manager, exchange._environ = manager, environ
+        exchange._manager = manager
+        exchange._environ = environ
         exchange._start_response = start_response
-        exchange._status, exchange._sent = "", False
+        exchange._status = ""
+        exchange._sent = False
         if key in environ:
             there = environ[key]
             if is_bound(there):
@@ -93,23 +96,24 @@ class SessionMiddleware:
                     exchange._let_go()
                     return _moved(elsewhere, start_response)
             body = self.app(environ, exchange._start)
+            status = exchange._status
             if (
                 exchange._sess is None
                 and type(body) is list
-                and exchange._status
+                and status
                 and not manager.in_url
-                and exchange._status[0] not in "35"
+                and (status < "3" or "4" <= status < "5")
             ):
                 # The way of most requests, in few steps: nobody asked for the session.
                 exchange._environ = exchange._start_response = None
                 if exchange._sent:
                     exchange._server_write = None
                 else:
-                    start_response(exchange._status, exchange._headers)
+                    start_response(status, exchange._headers)
                 return body
             is_file = _is_file(body, environ)
             whole = is_file or type(body) is list or type(body) is tuple
-            if exchange._status and not exchange._sent:
+            if status and not exchange._sent:
                 if whole:  # nothing of the application runs any more
                     body = exchange._send_all(body, is_file)
                     exchange._let_go()
