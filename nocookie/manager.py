@@ -80,6 +80,10 @@ NO_ID: Final = "A" * 43
 #: So many different ids in one place are asked for; more are none.
 MOST_ASKED: Final = 4
 
+#: Headers of nearly every response, as they are commonly written: what is looked for among headers
+#: is not one of them.
+_USUAL: Final = frozenset({"Content-Type", "Content-Length", "Content-Language", "Vary"})
+
 #: Referrer policies (W3C) under which an id in a URL stays with its origin.
 _STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
 
@@ -237,9 +241,11 @@ class SessionManager:
         Raises `SessionGone` and `StoreError`; then nothing was changed in *reply*.
         """
         reply.deployment = self.deployment
-        if self._watches_mount and ids_taken(reply.environ):
-            self._warn_of_mount(reply.request)
-        if reply.status[:1] == "3":
+        # Caches put the head of a 304 on a page that they keep for everybody, whatever it says of
+        # being stored (RFC 9111, section 4.3.4): it tells no id.
+        is_for_all = False
+        if reply.status >= "3":
+            is_for_all = reply.status[:3] == "304"
             self.look_at_redirect(reply.status, reply.headerlist, reply.environ)
         real = session._sess
         if real is not None:
@@ -250,16 +256,12 @@ class SessionManager:
                 for name, value in reply.headerlist:
                     if id in value:
                         is_told = True
-                    # By its last letter first: most headers are done with quickly.
-                    elif name[-1:] in "lLsS" and speaks_to_caches(name.lower()):
+                    elif name not in _USUAL and speaks_to_caches(name.lower()):
                         is_cached = True
                 if is_told:
                     self._check_head(id, reply)
             if self._rotates and self._can_be_told(real, reply) and real._is_turn_due():
                 real._prepare_turn()
-            # Caches put this head on a page that they keep for everybody, whatever it says of
-            # being stored (RFC 9111, section 4.3.4): it tells no id.
-            is_for_all = reply.status[:3] == "304"
             if is_for_all and real._key is None:
                 real._passive = True  # no session begins where its id cannot be told
             # However the application came by this session.
@@ -289,17 +291,18 @@ class SessionManager:
     def _propagate(self, real: Session, reply: Reply, is_for_all: bool) -> None:
         """Tell the client the id of a session that was used, if it must be told."""
         brought_by = real._brought_by
+        is_renewed = False
         tell = real._id is not real._given and real.must_propagate
         if tell and is_for_all:
             tell = False
             self.emit("lost", "a new id, which no 304 can tell", real._named())
         elif tell:
             self._tell(real, reply)
-        elif real._ended and brought_by is not None:
-            brought_by.forget(reply)
-        is_renewed = False
-        if not tell and not real._ended and brought_by in self._renewing and not is_for_all:
-            is_renewed = real._is_due() and brought_by.place(real._carried, reply)
+        elif real._ended:
+            if brought_by is not None:
+                brought_by.forget(reply)
+        elif brought_by in self._renewing and not is_for_all and real._is_due():
+            is_renewed = brought_by.place(real._carried, reply)
         reason = real._reason
         is_refused = reason in _REFUSED and real._given is None and not is_for_all
         if is_refused:
@@ -447,6 +450,8 @@ class SessionManager:
     def _look_around(self, reply: Reply, in_url: bool, real: Session | None = None) -> None:
         """Look at a response of an application whose ids are in URLs: used or not, a session's id
         is in the request's, and so in what the application says of itself."""
+        if self._watches_mount and ids_taken(reply.environ):
+            self._warn_of_mount(reply.request)
         self._keep_reports(reply, in_url)
         if not self._guards:
             return
@@ -678,6 +683,9 @@ def _keep_in(reply: Reply, in_url: bool) -> None:
     kept = []
     strict = False
     for pair in reply.headerlist:
+        if pair[0] in _USUAL:
+            kept.append(pair)
+            continue
         name = pair[0].lower()
         if speaks_to_caches(name):
             continue

@@ -79,6 +79,7 @@ class SessionMiddleware:
         exchange._start_response = start_response
         exchange._status = ""
         exchange._sent = False
+        exchange._refused = exchange._rewriter = None
         if key in environ:
             there = environ[key]
             if is_bound(there):
@@ -159,16 +160,20 @@ class _Exchange(SessionObject):
     environ, and its `_start` is what the application gets as start_response.
     """
 
-    __slots__ = ("_headers", "_sent", "_server_write", "_start_response", "_status")
+    __slots__ = (
+        *("_headers", "_refused", "_rewriter", "_sent", "_server_write", "_start_response"),
+        "_status",
+    )
 
     _manager: SessionManager
     _start_response: Any
     _status: str
     _headers: Headers
     _sent: bool
+    _refused: Refusal | None
     _server_write: Any
     #: Puts the id on the links of the page.
-    _rewriter: BodyFilter | None = None
+    _rewriter: BodyFilter | None
 
     def _start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
@@ -201,11 +206,12 @@ class _Exchange(SessionObject):
     def _send_all(self, body: Iterable[bytes], as_it_is: bool) -> Iterable[bytes]:
         """As `_send`, where the whole body is there; return what is to be sent of it."""
         status, headers = self._commit(as_it_is)
-        if self._rewriter is not None and not self._rewriter.changes:
+        rewriter = self._rewriter
+        if rewriter is not None and not rewriter.changes:
             for chunk in body:
-                self._rewriter.feed(chunk)
+                rewriter.feed(chunk)
             self._rewriter = None
-        elif self._rewriter is not None:
+        elif rewriter is not None:
             body = rewritten = self._rewritten(body)
             assert self._environ is not None
             if self._environ.get("REQUEST_METHOD") != "HEAD":
@@ -216,18 +222,12 @@ class _Exchange(SessionObject):
 
     def _commit(self, as_it_is: bool = False) -> tuple[str, Headers]:
         session, status, headers = self._sess, self._status, self._headers
-        if self._refused is not None and status.startswith("500"):
-            # The framework made its own answer of what a callback said to the client.
-            raise self._refused.with_traceback(None)
+        if status >= "500":
+            self._answer_instead(status, session)
         if session is None and not self._manager.in_url:
-            if status[:1] == "3" and self._environ is not None:
+            if status >= "3" and self._environ is not None:
                 self._manager.look_at_redirect(status, headers, self._environ)
             return status, headers
-        if session is not None and session._failed and status.startswith("500"):
-            # The framework made its own answer of our error; ours says more.
-            if session._refusal is not None:
-                raise session._refusal()
-            raise _FAILURES[session._failed]("and the framework answered 500")
         assert self._environ is not None
         # A copy: the application's list may be a constant.
         reply = Reply(status, list(headers), self._environ, as_it_is)
@@ -235,6 +235,17 @@ class _Exchange(SessionObject):
         if reply.rewriter is not None:
             self._rewriter = reply.rewriter
         return reply.status, reply.headerlist
+
+    def _answer_instead(self, status: str, session: Session | None) -> None:
+        """Raise our own error where the framework made its own answer of it; ours says more."""
+        if not status.startswith("500"):
+            return
+        if self._refused is not None:  # what a callback said to the client
+            raise self._refused.with_traceback(None)
+        if session is not None and session._failed:
+            if session._refusal is not None:
+                raise session._refusal()
+            raise _FAILURES[session._failed]("and the framework answered 500")
 
     def _rewritten(self, rest: Iterable[bytes]) -> list[bytes]:
         """Return the rest of the body with ids on its links."""
@@ -260,9 +271,8 @@ class _Exchange(SessionObject):
 
     def _let_go(self) -> None:
         # environ holds this object, and what the server gave us may hold environ: see rule 4.
-        self._environ = self._start_response = self._server_write = self._refused = None
-        if self._rewriter is not None:  # it may hold the request, too
-            self._rewriter = None
+        self._environ = self._start_response = self._server_write = None
+        self._refused = self._rewriter = None  # they may hold the request, too
 
     def _go_on(self, earlier: SessionObject) -> None:
         """Serve a request once more, after an internal redirect: the session is the same."""
