@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nocookie.errors import Refusal
@@ -85,14 +86,15 @@ class Events:
 
     def __init__(self, callbacks: Sequence[Callable[[Event], object]] = ()) -> None:
         self._callbacks = callbacks
-        self._counts: defaultdict[str, int] = defaultdict(int)
+        # To count takes no lock: `next` is one step for all threads. But who looks counts, too.
+        self._counts: dict[str, count[int]] = {}
+        self._looks: defaultdict[str, int] = defaultdict(int)
         self._lock = ProcessLocal(threading.Lock)
 
     def emit(self, name: str, detail: str = "", fingerprint: str | None = None) -> None:
         """Report an event. *detail* must not hold an id, nor anything that a client sent."""
         kind = f"{name}: {detail}" if name == "refused" else name
-        with self._lock.here():
-            self._counts[kind] += 1
+        next(self._counts.get(kind) or self._counts.setdefault(kind, count()))
         # Asked here already: every new session comes by, and few logs want to hear of it.
         if _is_logged(_LEVELS.get(name, logging.INFO)):
             emit(name, detail, fingerprint)
@@ -114,7 +116,11 @@ class Events:
         """Return how often each event has happened in this process, by name; `refused` by its
         reason too, as `refused: forged`."""
         with self._lock.here():
-            return dict(self._counts)
+            found = {}
+            for kind, counted in self._counts.copy().items():
+                found[kind] = next(counted) - self._looks[kind]
+                self._looks[kind] += 1
+            return found
 
 
 def emit(name: str, detail: str = "", fingerprint: str | None = None) -> None:

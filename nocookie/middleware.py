@@ -79,7 +79,6 @@ class SessionMiddleware:
         exchange._start_response = start_response
         exchange._status = ""
         exchange._sent = False
-        exchange._refused = exchange._rewriter = None
         if key in environ:
             there = environ[key]
             if is_bound(there):
@@ -121,7 +120,7 @@ class SessionMiddleware:
                     return body
                 exchange._send()
             elif whole:
-                if exchange._rewriter is not None:
+                if exchange._sent and exchange._rewriter is not None:
                     body = exchange._rewritten(body)
                 exchange._end()
                 return body
@@ -170,9 +169,10 @@ class _Exchange(SessionObject):
     _status: str
     _headers: Headers
     _sent: bool
+    #: Not set as long as there is none.
     _refused: Refusal | None
     _server_write: Any
-    #: Puts the id on the links of the page.
+    #: Puts the id on the links of the page: set by the commit.
     _rewriter: BodyFilter | None
 
     def _start(
@@ -222,6 +222,7 @@ class _Exchange(SessionObject):
 
     def _commit(self, as_it_is: bool = False) -> tuple[str, Headers]:
         session, status, headers = self._sess, self._status, self._headers
+        self._rewriter = None
         if status >= "500":
             self._answer_instead(status, session)
         if session is None and not self._manager.in_url:
@@ -232,16 +233,16 @@ class _Exchange(SessionObject):
         # A copy: the application's list may be a constant.
         reply = Reply(status, list(headers), self._environ, as_it_is)
         self._manager.commit(self, reply)
-        if reply.rewriter is not None:
-            self._rewriter = reply.rewriter
+        self._rewriter = reply.rewriter
         return reply.status, reply.headerlist
 
     def _answer_instead(self, status: str, session: Session | None) -> None:
         """Raise our own error where the framework made its own answer of it; ours says more."""
         if not status.startswith("500"):
             return
-        if self._refused is not None:  # what a callback said to the client
-            raise self._refused.with_traceback(None)
+        refused: Refusal | None = getattr(self, "_refused", None)
+        if refused is not None:  # what a callback said to the client
+            raise refused.with_traceback(None)
         if session is not None and session._failed:
             if session._refusal is not None:
                 raise session._refusal()
@@ -329,7 +330,7 @@ class _Body:
         except BaseException as error:
             _forget_locals(error)
             raise
-        if exchange._rewriter is not None:
+        if exchange._sent and exchange._rewriter is not None:
             try:
                 chunk = self._rewritten(exchange, chunk)
             except BaseException as error:
