@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMES",
+    "USUAL",
     "AmbiguousId",
     "AskedHeader",
     "Bearer",
@@ -67,6 +68,13 @@ class AmbiguousId(Exception):
         super().__init__("several different ids")
         #: The ids, each once, as they came.
         self.ids = tuple(ids)
+
+
+#: Headers of nearly every response, as they are commonly written. Who looks for others is quickly
+#: done with these.
+USUAL: Final = frozenset(
+    {"Content-Type", "Content-Length", "Content-Language", "Content-Encoding", "Vary"}
+)
 
 
 class BodyFilter(Protocol):

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Final
 
 from nocookie.carriers import BodyFilter, Reply, UrlCarrier
@@ -24,6 +25,7 @@ __all__ = [
     "SHORTEST",
     "BodyWatch",
     "FormWatch",
+    "PageWatch",
     "PlacedIds",
     "Watched",
     "is_html",
@@ -228,6 +230,11 @@ class PlacedIds:
                 continue
             pattern = rb"%s%s(%s)(?=[^A-Za-z0-9_-])" % (before, re.escape(needle), GRAMMAR.encode())
             self._places.append((needle, re.compile(pattern), isinstance(place, InSegment)))
+        self._needles = [needle for needle, _, _ in self._places]
+
+    def may_be_in(self, text: bytes) -> bool:
+        """Whether a text has anything that an id of ours stands behind."""
+        return any(map(text.__contains__, self._needles))
 
     def other_than(
         self, known: Collection[str], text: bytes, scope: Callable[[], Scope]
@@ -361,3 +368,74 @@ class FormWatch:
                 text if name in (b"textarea", b"option") else b""
             )
             self._has_id |= any(id in held for id in self._ids)
+
+
+# --- A page -------------------------------------------------------------------------------------
+
+
+class PageWatch:
+    """A page passes through, and is looked at for an id of another visitor, and for a field of a
+    form that takes an id of this one to another origin.
+
+    *known* returns the ids of the visitor, *scope* what reads URLs of the own origin; *leak* is
+    called with what there is to say, and the id: at most once for each of both. *rewriter* is what
+    the page goes through before.
+    """
+
+    changes = False
+
+    def __init__(
+        self,
+        placed: PlacedIds,
+        known: Callable[[], list[str]],
+        scope: Callable[[], Scope],
+        leak: Callable[[str, str], None],
+        rewriter: BodyFilter | None,
+    ) -> None:
+        self._placed = placed
+        self._known = known
+        self._scope = scope
+        self._leak = leak
+        self._rewriter = rewriter
+        self._has_others = False
+        #: Made when a page may have such a form: most have none.
+        self._forms: FormWatch | None = None
+        self._tail = b""
+
+    def feed(self, data: bytes) -> bytes:
+        seen = self._tail + data
+        if not self._has_others and self._placed.may_be_in(seen):
+            other = self._placed.other_than(self._known(), seen, self._scope)
+            if other is not None:
+                self._has_others = True
+                self._leak("to another visitor, in a page", other)
+        if self._forms is not None:
+            self._forms.feed(data)
+        elif self._may_lead_away(seen):
+            self._look_at_forms(seen)
+        self._tail = seen[-_FORM_REACH:]
+        return data
+
+    def close(self) -> bytes:
+        return b""
+
+    def _may_lead_away(self, seen: bytes) -> bool:
+        if self._is_rewritten:
+            return self._leads_away()
+        return b"action" in seen or b"ACTION" in seen
+
+    @property
+    def _is_rewritten(self) -> bool:
+        return self._rewriter is not None and self._rewriter.changes
+
+    def _leads_away(self) -> bool:
+        # Who rewrites a page knows better than a look.
+        return bool(getattr(self._rewriter, "leads_away", True))
+
+    def _look_at_forms(self, seen: bytes) -> None:
+        known = self._known()
+        if known:
+            leak = partial(self._leak, "in a field of a form to another origin", known[0])
+            knows = self._leads_away if self._is_rewritten else None
+            self._forms = FormWatch(known, lambda url: self._scope().stays(url), leak, knows)
+            self._forms.feed(seen)

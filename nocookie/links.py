@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from nocookie.carriers import Reply, UrlCarrier
+from nocookie.carriers import USUAL, Reply, UrlCarrier
 from nocookie.ids import GRAMMAR
 from nocookie.request import Request
 from nocookie.rewriting import Scope
@@ -53,7 +53,10 @@ def can_be_told(request: Request, id: str) -> bool:
 
 def leads_on(reply: Reply) -> bool:
     """Whether the head says where to go next. Cheap: every response is asked."""
-    return any(name.lower() in ("location", "refresh") for name, _ in reply.headerlist)
+    for name, _ in reply.headerlist:
+        if name not in USUAL and name.lower() in ("location", "refresh"):
+            return True
+    return False
 
 
 def is_page(reply: Reply) -> bool:

@@ -19,6 +19,7 @@ from nocookie import owners
 from nocookie.backend import Backend, Presented
 from nocookie.beaker_ids import unsigned
 from nocookie.carriers import (
+    USUAL,
     AmbiguousId,
     BodyFilter,
     Callback,
@@ -38,7 +39,7 @@ from nocookie.ids import NotAnId
 from nocookie.leaks import (
     SHORTEST,
     BodyWatch,
-    FormWatch,
+    PageWatch,
     PlacedIds,
     Watched,
     is_html,
@@ -79,10 +80,6 @@ NO_ID: Final = "A" * 43
 
 #: So many different ids in one place are asked for; more are none.
 MOST_ASKED: Final = 4
-
-#: Headers of nearly every response, as they are commonly written: what is looked for among headers
-#: is not one of them.
-_USUAL: Final = frozenset({"Content-Type", "Content-Length", "Content-Language", "Vary"})
 
 #: Referrer policies (W3C) under which an id in a URL stays with its origin.
 _STRICT_REFERRER: Final = frozenset({"no-referrer", "same-origin"})
@@ -256,7 +253,7 @@ class SessionManager:
                 for name, value in reply.headerlist:
                     if id in value:
                         is_told = True
-                    elif name not in _USUAL and speaks_to_caches(name.lower()):
+                    elif name not in USUAL and speaks_to_caches(name.lower()):
                         is_cached = True
                 if is_told:
                     self._check_head(id, reply)
@@ -330,12 +327,14 @@ class SessionManager:
     def _pass_on(self, reply: Reply) -> None:
         """Nobody used the session. If its id came in the URL, the next page needs it there too;
         whether it still opens anything, that request will see."""
-        presented, _ = self.find(reply.environ)
-        if presented:
-            id, _, carrier = presented[0]
-            is_one = len([other for _, _, other in presented if other is carrier]) == 1
-            if is_one and isinstance(carrier, UrlCarrier):
-                self._put(carrier, id, reply)
+        # Most responses have no place for it. But several ids are to be noticed in any.
+        if len(self.carriers) > 1 or self.rewrite == "html" or leads_on(reply):
+            presented, _ = self.find(reply.environ)
+            if presented:
+                id, _, carrier = presented[0]
+                is_one = len([other for _, _, other in presented if other is carrier]) == 1
+                if is_one and isinstance(carrier, UrlCarrier):
+                    self._put(carrier, id, reply)
         _keep_in(reply, True)
         self._look_around(reply, True)
 
@@ -450,53 +449,55 @@ class SessionManager:
     def _look_around(self, reply: Reply, in_url: bool, real: Session | None = None) -> None:
         """Look at a response of an application whose ids are in URLs: used or not, a session's id
         is in the request's, and so in what the application says of itself."""
-        if self._watches_mount and ids_taken(reply.environ):
+        environ = reply.environ
+        if self._watches_mount and ids_taken(environ):
             self._warn_of_mount(reply.request)
-        self._keep_reports(reply, in_url)
+        if says_where(reply.headerlist):
+            self._keep_reports(reply, in_url)
         if not self._guards:
             return
-        environ = reply.environ
-        page = not reply.as_it_is and is_html(reply)
-        known = self._ids_in_url(environ)
-        if real is None:  # otherwise done, before it was saved
-            for id in known:
-                if any(id in value for _, value in reply.headerlist):
-                    self._check_head(id, reply)
-        else:
-            known += [id for id in (real._id, real._old, real._given) if id is not None]
-        if not self._url_carriers:
+        long = [value for _, value in reply.headerlist if len(value) >= len(NO_ID)]
+        is_page = not reply.as_it_is and is_html(reply)
+        if not (long or is_page):
             return
-        # Made when it is needed: most responses have no id but the request's own.
-        where = partial(scope_of, self.request(environ), self._url_carriers[0], NO_ID)
-        for _, value in reply.headerlist:
-            if len(value) > len(NO_ID):
+        used = () if real is None else (real._id, real._old, real._given)
+        # Made when they are needed: most responses have no id but the request's own.
+        known = partial(self._known_ids, environ, used)
+        scope = partial(self._scope_of_mount, environ)
+        if long:
+            self._look_at_head(reply, long, known(), scope, was_looked_at=real is not None)
+        if is_page and self._url_carriers:
+            rewriter = reply.rewriter
+            _watch(reply, PageWatch(self._placed_ids, known, scope, self._leak, rewriter))
+
+    def _look_at_head(
+        self,
+        reply: Reply,
+        values: list[str],
+        known: list[str],
+        scope: Callable[[], Scope],
+        *,
+        was_looked_at: bool,
+    ) -> None:
+        """Look at the values of headers that are long enough for an id. For those of the session
+        that was used it *was_looked_at* before that was saved."""
+        if not was_looked_at:
+            for id in known:
+                if any(id in value for value in values):
+                    self._check_head(id, reply)
+        if self._url_carriers:
+            for value in values:
                 text = f"{value} ".encode("latin-1", "replace")
-                other = self._placed_ids.other_than(known, text, where)
+                other = self._placed_ids.other_than(known, text, scope)
                 if other is not None:
                     self._leak("to another visitor, in a header", other)
-        if page:
-            self._watch_forms_and_others(reply, known, where)
 
-    def _watch_forms_and_others(
-        self, reply: Reply, known: list[str], where: Callable[[], Scope]
-    ) -> None:
-        found = ""
+    def _known_ids(self, environ: WSGIEnvironment, used: Sequence[str | None]) -> list[str]:
+        """Return the ids of the visitor: those in the request's URL, and those *used*."""
+        return [*self._ids_in_url(environ), *(id for id in used if id is not None)]
 
-        def is_other(seen: bytes) -> bool:
-            nonlocal found
-            found = self._placed_ids.other_than(known, seen, where) or ""
-            return bool(found)
-
-        def leak_other() -> None:
-            self._leak("to another visitor, in a page", found)
-
-        knows: Callable[[], bool] | None = None
-        if reply.rewriter is not None and reply.rewriter.changes:
-            knows = partial(getattr, reply.rewriter, "leads_away", True)
-        _watch(reply, BodyWatch(is_other, self._placed_ids.reach, leak_other))
-        if known:
-            leak = partial(self._leak, "in a field of a form to another origin", known[0])
-            _watch(reply, FormWatch(known, lambda url: where().stays(url), leak, knows))
+    def _scope_of_mount(self, environ: WSGIEnvironment) -> Scope:
+        return scope_of(self.request(environ), self._url_carriers[0], NO_ID)
 
     def _is_ours(self, id: str) -> bool:
         try:
@@ -509,8 +510,6 @@ class SessionManager:
         """Have no other origin be sent reports about a page that has an id in its URL, or, as a
         report says too where a visitor came from, in that of the page before. What a browser
         keeps for later pages is looked at with every page."""
-        if not says_where(reply.headerlist):
-            return
         environ = reply.environ
         of_this_page = in_url or received(environ).came_from_id
         where = self._anywhere(environ)
@@ -683,7 +682,7 @@ def _keep_in(reply: Reply, in_url: bool) -> None:
     kept = []
     strict = False
     for pair in reply.headerlist:
-        if pair[0] in _USUAL:
+        if pair[0] in USUAL:
             kept.append(pair)
             continue
         name = pair[0].lower()

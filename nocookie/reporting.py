@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from nocookie.carriers import USUAL
+
 __all__ = ["keep_reports", "says_where"]
 
 Headers = list[tuple[str, str]]
@@ -31,7 +33,10 @@ _endpoint: Final = re.compile(r'\s*+([a-z*][a-z0-9_.*-]*+)="([^"\\]*+)"\s*+').fu
 
 def says_where(headers: Headers) -> bool:
     """Whether a response says where reports go."""
-    return any(len(name) in _LENGTHS and name.lower() in _REPORTING for name, _ in headers)
+    for name, _ in headers:
+        if name not in USUAL and len(name) in _LENGTHS and name.lower() in _REPORTING:
+            return True
+    return False
 
 
 def keep_reports(

@@ -43,11 +43,14 @@ _KEPT: Final = frozenset(
 )
 
 #: Where WebOb and Paste keep what they have parsed of the query.
-_PARSED: Final = (
-    "webob._parsed_query_vars",
-    "paste.parsed_querystring",
-    "paste.parsed_dict_querystring",
+_PARSED: Final = frozenset(
+    {
+        "webob._parsed_query_vars",
+        "paste.parsed_querystring",
+        "paste.parsed_dict_querystring",
+    }
 )
+_OF_THE_URL: Final = _ADDRESSES | _PARSED
 
 #: Some of this is in every text that is, or holds, an address or a query.
 _of_addresses: Final = re.compile("[/?&=%]").search
@@ -329,21 +332,22 @@ class Request:
 
     def _strip(self, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
         environ = self.environ
-        for name in _PARSED:
-            environ.pop(name, None)
-        suspects = {id for id in ids if _is_id(id)}
-        only = next(iter(suspects)) if len(suspects) == 1 else ""
+        suspects = set(filter(_is_id, ids))
+        for name in environ.keys() & _OF_THE_URL:
+            if name in _PARSED:
+                del environ[name]
+            elif type(environ[name]) is str:
+                environ[name] = _without(bare(environ[name]), suspects)
+        if not suspects:
+            return
+        [one] = suspects if len(suspects) == 1 else ("",)
         for name, value in environ.items():
-            if type(value) is not str:
-                continue
-            if name in _ADDRESSES:
-                environ[name] = _without(bare(value), suspects)
-            # Most of an environ is shorter than an id, and so done with quickly.
-            elif (
-                len(value) >= _LENGTH
-                and only in value
-                and _holds(value, suspects)
+            if (
+                type(value) is str
+                and one in value  # as a rule it is in none
+                and value not in suspects
                 and name not in _KEPT
+                and _holds(value, suspects)
                 and _of_addresses(value)
             ):
                 environ[name] = _masked(bare(value), suspects)
