@@ -25,6 +25,8 @@ from nocookie.sealing import Keyed, derive, random_bytes
 
 __all__ = [
     "FINGERPRINT_LENGTH",
+    "GRAMMAR",
+    "ID_LENGTH",
     "GatewayIds",
     "IdScheme",
     "NotAnId",
@@ -45,6 +47,7 @@ RANDOM_BYTES: Final = 20
 #: 42 characters of 6 bits leave 4 bits for the last one, so only 16 characters can stand
 #: there. Without this rule four texts would decode to one id.
 GRAMMAR: Final = r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
+ID_LENGTH: Final = 43
 
 #: The longest text a gateway may bring as an id.
 GATEWAY_ID_LENGTH: Final = 256

@@ -17,7 +17,7 @@ from typing import Final
 
 from nocookie.carriers import BodyFilter, Reply, UrlCarrier
 from nocookie.entities import unescaped
-from nocookie.ids import GRAMMAR
+from nocookie.ids import GRAMMAR, ID_LENGTH
 from nocookie.places import InParameter, InQuery, InSegment
 from nocookie.rewriting import Scope, refresh_url
 
@@ -145,8 +145,9 @@ _SAYS_LAX: Final = re.compile(
 
 def tells_others(page: bytes) -> bool:
     """Whether a stretch of a page seems to have browsers tell other origins where it came from."""
+    # Not by `in`: see `PlacedIds.may_be_in`.
     lax, laxer = _LAX
-    return (lax in page or laxer in page) and _SAYS_LAX.search(page) is not None
+    return (page.find(lax) >= 0 or page.find(laxer) >= 0) and _SAYS_LAX.search(page) is not None
 
 
 class BodyWatch:
@@ -234,7 +235,8 @@ class PlacedIds:
 
     def may_be_in(self, text: bytes) -> bool:
         """Whether a text has anything that an id of ours stands behind."""
-        return any(map(text.__contains__, self._needles))
+        # Not by `in`, which takes bytes for a number first.
+        return max(map(text.find, self._needles), default=-1) >= 0
 
     def other_than(
         self, known: Collection[str], text: bytes, scope: Callable[[], Scope]
@@ -404,6 +406,15 @@ class PageWatch:
 
     def feed(self, data: bytes) -> bytes:
         seen = self._tail + data
+        if len(seen) >= ID_LENGTH:  # else it holds none
+            self._look(data, seen)
+        self._tail = seen[-_FORM_REACH:]
+        return data
+
+    def close(self) -> bytes:
+        return b""
+
+    def _look(self, data: bytes, seen: bytes) -> None:
         if not self._has_others and self._placed.may_be_in(seen):
             other = self._placed.other_than(self._known(), seen, self._scope)
             if other is not None:
@@ -413,16 +424,11 @@ class PageWatch:
             self._forms.feed(data)
         elif self._may_lead_away(seen):
             self._look_at_forms(seen)
-        self._tail = seen[-_FORM_REACH:]
-        return data
-
-    def close(self) -> bytes:
-        return b""
 
     def _may_lead_away(self, seen: bytes) -> bool:
         if self._is_rewritten:
             return self._leads_away()
-        return b"action" in seen or b"ACTION" in seen
+        return seen.find(b"action") >= 0 or seen.find(b"ACTION") >= 0
 
     @property
     def _is_rewritten(self) -> bool:

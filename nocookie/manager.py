@@ -35,7 +35,7 @@ from nocookie.carriers import (
 )
 from nocookie.errors import ConfigError, IdLeak, NocookieError, Refusal
 from nocookie.events import emit
-from nocookie.ids import NotAnId
+from nocookie.ids import ID_LENGTH, NotAnId
 from nocookie.leaks import (
     SHORTEST,
     BodyWatch,
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionManager"]
 
 #: An id by its grammar that is nobody's, for what only takes ids away.
-NO_ID: Final = "A" * 43
+NO_ID: Final = "A" * ID_LENGTH
 
 #: So many different ids in one place are asked for; more are none.
 MOST_ASKED: Final = 4
@@ -456,7 +456,7 @@ class SessionManager:
             self._keep_reports(reply, in_url)
         if not self._guards:
             return
-        long = [value for _, value in reply.headerlist if len(value) >= len(NO_ID)]
+        long = [value for _, value in reply.headerlist if len(value) >= ID_LENGTH]
         is_page = not reply.as_it_is and is_html(reply)
         if not (long or is_page):
             return
