@@ -28,7 +28,7 @@ from webob.headers import ResponseHeaders
 from nocookie.errors import ConfigError
 from nocookie.ids import GRAMMAR
 from nocookie.options import is_token
-from nocookie.request import DIRECT, TAKEN, Deployment, Received, received
+from nocookie.request import DIRECT, TAKEN, Deployment, Received, received, take_ids
 from nocookie.request import Request as RequestView
 from nocookie.rewriting import InParameter, InQuery, InSegment, Place
 
@@ -296,11 +296,6 @@ class UrlCarrier(RawCarrier):
         """Return *url* without the id, or *url* itself."""
         raise NotImplementedError
 
-    def _begin(self, environ: WSGIEnvironment) -> None:
-        received(environ)
-        if "HTTP_REFERER" in environ:
-            RequestView(environ).strip_referer(self.bare)
-
     def read(self, environ: WSGIEnvironment) -> str | None:
         there: Received | None = environ.get(TAKEN)
         return None if there is None else _only(there.ids.get(self.place_in_url, ()))
@@ -325,14 +320,16 @@ class Query(UrlCarrier):
         self._is_escaped = re.compile(rf"(?:amp;)++{re.escape(name)}").fullmatch
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        self._begin(environ)
+        received(environ)
+        if "HTTP_REFERER" in environ:
+            RequestView(environ).strip_referer(self.bare)
         query = environ.get("QUERY_STRING", "")
         ids, rest = _split_query(query, self.name)
         escaped, rest = self._split_escaped(rest) if "amp" in rest else ((), rest)
         if ids or escaped:
             environ["QUERY_STRING"] = rest
         if ids:
-            RequestView(environ).take_ids(self.place_in_url, ids, self.bare)
+            take_ids(environ, self.place_in_url, ids, self.bare)
         if escaped:
             RequestView(environ).hide_ids(escaped, self.bare)
         return None
@@ -364,11 +361,12 @@ def _split_query(query: str, name: str) -> tuple[tuple[str, ...], str]:
     """Return the values of the parameter *name*, and the rest of the query as it was."""
     if name not in query and "%" not in query:  # a name may be written in percents
         return (), query
+    is_coded = "%" in query or "+" in query
     values, rest = [], []
     for part in query.split("&"):
         written, _, value = part.partition("=")
-        if written == name or unquote_plus(written) == name:
-            values.append(unquote_plus(value))
+        if written == name or (is_coded and unquote_plus(written) == name):
+            values.append(unquote_plus(value) if is_coded else value)
         else:
             rest.append(part)
     return tuple(values), "&".join(rest)
@@ -413,7 +411,9 @@ class PathSegment(UrlCarrier):
         self._anywhere = anywhere.sub
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        self._begin(environ)
+        received(environ)
+        if "HTTP_REFERER" in environ:
+            RequestView(environ).strip_referer(self.bare)
         path: str = environ.get("PATH_INFO", "")
         found = self._first(path)
         if found is None:
@@ -435,7 +435,7 @@ class PathSegment(UrlCarrier):
             return f"{segment[1:]}/{'?' + query if query else ''}"
         root = environ.get("SCRIPT_NAME", "").rstrip("/")
         request.relocate(root + segment, path[len(segment) :])
-        request.take_ids(self.place_in_url, (id,), self.bare)
+        take_ids(environ, self.place_in_url, (id,), self.bare)
         return None
 
     def _was_sent(self, segment: str, request: RequestView) -> bool:
@@ -479,7 +479,9 @@ class PathParam(UrlCarrier):
         self._mark = f";{name}="
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
-        self._begin(environ)
+        received(environ)
+        if "HTTP_REFERER" in environ:
+            RequestView(environ).strip_referer(self.bare)
         path: str = environ.get("PATH_INFO", "")
         folder, slash, last = path.rpartition("/")
         ids = tuple(self._params.findall(last))
@@ -490,7 +492,7 @@ class PathParam(UrlCarrier):
         if len(self._params.findall(sent)) == len(ids):
             bare = folder + slash + self._params.sub("", last)
             request.relocate(environ.get("SCRIPT_NAME", ""), bare)
-            request.take_ids(self.place_in_url, ids, self.bare)
+            take_ids(environ, self.place_in_url, ids, self.bare)
         else:
             request.hide_ids(ids, self.bare)
         return None

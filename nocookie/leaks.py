@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nocookie.carriers import BodyFilter, Reply, UrlCarrier
 from nocookie.entities import unescaped
-from nocookie.ids import GRAMMAR, ID_LENGTH
+from nocookie.ids import GRAMMAR
 from nocookie.places import InParameter, InQuery, InSegment
 from nocookie.rewriting import Scope, refresh_url
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = [
     "SHORTEST",
     "BodyWatch",
     "FormWatch",
+    "Guard",
     "PageWatch",
     "PlacedIds",
     "Watched",
@@ -126,9 +130,8 @@ def _is_to_come(date: str | None) -> bool:
 
 def is_html(reply: Reply) -> bool:
     for name, value in reply.headerlist:
-        # By its length first: most headers are done with quickly.
-        if len(name) == 12 and name.lower() == "content-type":
-            return value.strip().lower().startswith("text/html")
+        if name == "Content-Type" or name.lower() == "content-type":
+            return value.startswith("text/html") or value.strip().lower().startswith("text/html")
     return False
 
 
@@ -375,73 +378,107 @@ class FormWatch:
 # --- A page -------------------------------------------------------------------------------------
 
 
-class PageWatch:
-    """A page passes through, and is looked at for an id of another visitor, and for a field of a
-    form that takes an id of this one to another origin.
+class Guard(Protocol):
+    """What knows the ids of a visitor, and whom to tell."""
 
-    *known* returns the ids of the visitor, *scope* what reads URLs of the own origin; *leak* is
-    called with what there is to say, and the id: at most once for each of both. *rewriter* is what
-    the page goes through before.
+    placed_ids: PlacedIds
+
+    def known_ids(self, environ: WSGIEnvironment, used: Sequence[str | None]) -> list[str]:
+        """Return the ids in the request's URL that could be ours, and those *used*."""
+        ...
+
+    def home(self, environ: WSGIEnvironment) -> Scope:
+        """Return what reads URLs of the own origin."""
+        ...
+
+    def leak(self, why: str, id: str | None) -> None:
+        """Report an id on its way to where it must not go. Raises `IdLeak` if that is asked for."""
+        ...
+
+
+#: What a page needs at least to say a policy; an id is longer.
+_SHORTEST_POLICY: Final = len("content=unsafe-url")
+
+
+class PageWatch:
+    """The page of a visitor passes through, and is looked at: for an id of another visitor, for a
+    field of a form that takes an id of this one to another origin, and with *told* given, for a
+    policy by which browsers tell other origins that id, as it is in the page's URL.
+
+    Each is reported at most once. *used* is as for `Guard.known_ids`; what the page goes through
+    before is *rewriter*.
     """
 
-    changes = False
+    __slots__ = (
+        *("_environ", "_forms", "_guard", "_has_others", "_rewriter", "_tail", "_told", "_used"),
+        "changes",
+    )
 
     def __init__(
         self,
-        placed: PlacedIds,
-        known: Callable[[], list[str]],
-        scope: Callable[[], Scope],
-        leak: Callable[[str, str], None],
+        guard: Guard,
+        environ: WSGIEnvironment,
+        used: Sequence[str | None],
+        told: str | None,
         rewriter: BodyFilter | None,
     ) -> None:
-        self._placed = placed
-        self._known = known
-        self._scope = scope
-        self._leak = leak
+        self._guard = guard
+        self._environ = environ
+        self._used = used
+        # Who rewrites a page tightens its policies.
+        self._told = told if rewriter is None else None
         self._rewriter = rewriter
+        self.changes = rewriter is not None and rewriter.changes
         self._has_others = False
         #: Made when a page may have such a form: most have none.
         self._forms: FormWatch | None = None
         self._tail = b""
 
     def feed(self, data: bytes) -> bytes:
-        seen = self._tail + data
-        if len(seen) >= ID_LENGTH:  # else it holds none
-            self._look(data, seen)
-        self._tail = seen[-_FORM_REACH:]
+        if self._rewriter is not None:
+            data = self._rewriter.feed(data)
+        self._look(data)
         return data
 
     def close(self) -> bytes:
-        return b""
+        rest = b"" if self._rewriter is None else self._rewriter.close()
+        self._look(rest)
+        return rest
 
-    def _look(self, data: bytes, seen: bytes) -> None:
-        if not self._has_others and self._placed.may_be_in(seen):
-            other = self._placed.other_than(self._known(), seen, self._scope)
+    def _look(self, data: bytes) -> None:
+        seen = self._tail + data
+        self._tail = seen[-_FORM_REACH:]
+        if len(seen) < _SHORTEST_POLICY:
+            return
+        guard, environ = self._guard, self._environ
+        if self._told is not None and tells_others(seen):
+            told, self._told = self._told, None
+            guard.leak("in a Referer: by a policy that the page asks for", told)
+        if not self._has_others and guard.placed_ids.may_be_in(seen):
+            known = guard.known_ids(environ, self._used)
+            other = guard.placed_ids.other_than(known, seen, partial(guard.home, environ))
             if other is not None:
                 self._has_others = True
-                self._leak("to another visitor, in a page", other)
+                guard.leak("to another visitor, in a page", other)
         if self._forms is not None:
             self._forms.feed(data)
         elif self._may_lead_away(seen):
             self._look_at_forms(seen)
 
-    def _may_lead_away(self, seen: bytes) -> bool:
-        if self._is_rewritten:
-            return self._leads_away()
-        return seen.find(b"action") >= 0 or seen.find(b"ACTION") >= 0
-
-    @property
-    def _is_rewritten(self) -> bool:
-        return self._rewriter is not None and self._rewriter.changes
-
     def _leads_away(self) -> bool:
         # Who rewrites a page knows better than a look.
         return bool(getattr(self._rewriter, "leads_away", True))
 
+    def _may_lead_away(self, seen: bytes) -> bool:
+        if self.changes:
+            return self._leads_away()
+        return seen.find(b"action") >= 0 or seen.find(b"ACTION") >= 0
+
     def _look_at_forms(self, seen: bytes) -> None:
-        known = self._known()
+        guard, environ = self._guard, self._environ
+        known = guard.known_ids(environ, self._used)
         if known:
-            leak = partial(self._leak, "in a field of a form to another origin", known[0])
-            knows = self._leads_away if self._is_rewritten else None
-            self._forms = FormWatch(known, lambda url: self._scope().stays(url), leak, knows)
+            leak = partial(guard.leak, "in a field of a form to another origin", known[0])
+            knows = self._leads_away if self.changes else None
+            self._forms = FormWatch(known, lambda url: guard.home(environ).stays(url), leak, knows)
             self._forms.feed(seen)

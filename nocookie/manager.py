@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -46,7 +47,6 @@ from nocookie.leaks import (
     is_publicly_cacheable,
     leak_in_head,
     speaks_to_caches,
-    tells_others,
 )
 from nocookie.links import (
     REDIRECTS,
@@ -121,9 +121,10 @@ class SessionManager:
         self._in_url = [c for c in self.carriers if getattr(c, "in_url", False)]
         #: Whether responses may have to change though nobody asked for the session.
         self.in_url = bool(self._in_url)
+        self._prefix = self.deployment.prefix if self.in_url else ""
         self._url_carriers = [c for c in self.carriers if isinstance(c, UrlCarrier)]
         signed = self.backend.sealer is not None
-        self._placed_ids = PlacedIds(self._url_carriers, self._is_ours, signed=signed)
+        self.placed_ids = PlacedIds(self._url_carriers, self._is_ours, signed=signed)
         self._leak_guard: str = settings["leak_guard"]
         self._guards = self._leak_guard != "off"
         self._is_id_header = _is_id_header(self.carriers, self.id_header)
@@ -133,6 +134,8 @@ class SessionManager:
                 f"rewrite = {self.rewrite} puts ids into URLs; it needs a find_id that finds them "
                 "there, such as query:sid or path:~"
             )
+        #: Whether ids are looked for in a request that nobody used the session of.
+        self._always_finds = self.rewrite == "html" or len(self.carriers) > 1
         self._headers = [c for c in self.carriers if isinstance(c, Header)]
         #: Where clients with an id in a header were sent: once is enough, and not for ever more.
         self._abroad: dict[str, object] = {}
@@ -164,8 +167,8 @@ class SessionManager:
         """Have the carriers take from the request what the application would take first. Return
         where to send the client instead, if one of them says so."""
         elsewhere: str | None = None
-        if self.deployment.prefix and self.in_url:
-            received(environ).prefix = self.deployment.prefix
+        if self._prefix:
+            received(environ).prefix = self._prefix
         for prepare in self.prepares:
             try:
                 elsewhere = prepare(environ) or elsewhere
@@ -313,22 +316,18 @@ class SessionManager:
             self._put(brought_by, real.id, reply)
         elif real._ended and not tell:
             self._strip(reply)
-        in_url = bool(
-            has_id_in_address(reply.environ)
-            or brought_by in self._in_url
-            or (tell and brought_by is None)
-        )
+        in_address = has_id_in_address(reply.environ)
+        in_url = in_address or brought_by in self._in_url or (tell and brought_by is None)
         if tell or is_renewed or is_refused or in_url:
             _keep_in(reply, in_url)
-        if self._guards and real._key is not None and has_id_in_address(reply.environ):
-            self._watch_page(real, reply)
-        self._look_around(reply, in_url, real)
+        told = real._id if in_address and real._key is not None else None
+        self._look_around(reply, in_url, real, told)
 
     def _pass_on(self, reply: Reply) -> None:
         """Nobody used the session. If its id came in the URL, the next page needs it there too;
         whether it still opens anything, that request will see."""
         # Most responses have no place for it. But several ids are to be noticed in any.
-        if len(self.carriers) > 1 or self.rewrite == "html" or leads_on(reply):
+        if self._always_finds or leads_on(reply):
             presented, _ = self.find(reply.environ)
             if presented:
                 id, _, carrier = presented[0]
@@ -351,7 +350,7 @@ class SessionManager:
         scope = scope_of(request, carrier, id)
         is_there = put_on_head(scope, reply)
         if page:
-            put_on_body(scope, reply, partial(self._leak, id=id) if self._guards else _ignore)
+            put_on_body(scope, reply, partial(self.leak, id=id) if self._guards else _ignore)
         return page or is_there
 
     def _strip(self, reply: Reply) -> None:
@@ -429,26 +428,23 @@ class SessionManager:
         # Within the origin, the application may send its id where it likes.
         why = leak_in_head(reply, id, self._anywhere(reply.environ), self._is_id_header)
         if why is not None:
-            self._leak(why, id)
+            self.leak(why, id)
 
     def _watch_body(self, real: Session, reply: Reply) -> None:
         is_rewritten = reply.rewriter is not None and reply.rewriter.changes
         if is_rewritten or reply.as_it_is or len(real.id) < SHORTEST:
             return
         if is_publicly_cacheable(reply):
-            leak = partial(self._leak, "into a body that public caches keep", real.id)
+            leak = partial(self.leak, "into a body that public caches keep", real.id)
             id = real.id.encode()
             _watch(reply, BodyWatch(lambda seen: id in seen, len(id), leak))
 
-    def _watch_page(self, real: Session, reply: Reply) -> None:
-        """Look at a page whose URL holds the id, and that is not rewritten."""
-        if reply.rewriter is None and not reply.as_it_is and is_html(reply):
-            leak = partial(self._leak, "in a Referer: by a policy that the page asks for", real.id)
-            reply.rewriter = BodyWatch(tells_others, 160, leak)
-
-    def _look_around(self, reply: Reply, in_url: bool, real: Session | None = None) -> None:
+    def _look_around(
+        self, reply: Reply, in_url: bool, real: Session | None = None, told: str | None = None
+    ) -> None:
         """Look at a response of an application whose ids are in URLs: used or not, a session's id
-        is in the request's, and so in what the application says of itself."""
+        is in the request's, and so in what the application says of itself. *told* is the id that a
+        page tells others who are told its URL."""
         environ = reply.environ
         if self._watches_mount and ids_taken(environ):
             self._warn_of_mount(reply.request)
@@ -456,48 +452,39 @@ class SessionManager:
             self._keep_reports(reply, in_url)
         if not self._guards:
             return
-        long = [value for _, value in reply.headerlist if len(value) >= ID_LENGTH]
-        is_page = not reply.as_it_is and is_html(reply)
-        if not (long or is_page):
-            return
+        # Of a session that was used the own ids were looked for before it was saved; those of
+        # others come with more before them.
         used = () if real is None else (real._id, real._old, real._given)
-        # Made when they are needed: most responses have no id but the request's own.
-        known = partial(self._known_ids, environ, used)
-        scope = partial(self._scope_of_mount, environ)
-        if long:
-            self._look_at_head(reply, long, known(), scope, was_looked_at=real is not None)
-        if is_page and self._url_carriers:
-            rewriter = reply.rewriter
-            _watch(reply, PageWatch(self._placed_ids, known, scope, self._leak, rewriter))
+        shortest = ID_LENGTH if real is None else ID_LENGTH + 1
+        values = [value for _, value in reply.headerlist if len(value) >= shortest]
+        if values:
+            self._look_at_head(reply, values, self.known_ids(environ, used), real is None)
+        if not reply.as_it_is and is_html(reply) and (self._url_carriers or told):
+            reply.rewriter = PageWatch(self, environ, used, told, reply.rewriter)
 
     def _look_at_head(
-        self,
-        reply: Reply,
-        values: list[str],
-        known: list[str],
-        scope: Callable[[], Scope],
-        *,
-        was_looked_at: bool,
+        self, reply: Reply, values: list[str], known: list[str], for_own: bool
     ) -> None:
-        """Look at the values of headers that are long enough for an id. For those of the session
-        that was used it *was_looked_at* before that was saved."""
-        if not was_looked_at:
+        """Look at the values of headers that are long enough for an id, also *for_own* ones."""
+        if for_own:
             for id in known:
                 if any(id in value for value in values):
                     self._check_head(id, reply)
-        if self._url_carriers:
-            for value in values:
-                text = f"{value} ".encode("latin-1", "replace")
-                other = self._placed_ids.other_than(known, text, scope)
-                if other is not None:
-                    self._leak("to another visitor, in a header", other)
+        home = partial(self.home, reply.environ)
+        for value in values:
+            text = f"{value} ".encode("latin-1", "replace")
+            other = self.placed_ids.other_than(known, text, home)
+            if other is not None:
+                self.leak("to another visitor, in a header", other)
 
-    def _known_ids(self, environ: WSGIEnvironment, used: Sequence[str | None]) -> list[str]:
-        """Return the ids of the visitor: those in the request's URL, and those *used*."""
+    def known_ids(self, environ: WSGIEnvironment, used: Sequence[str | None]) -> list[str]:
+        """Return the ids of a visitor: those in the request's URL that could be ours, and those
+        *used*."""
         return [*self._ids_in_url(environ), *(id for id in used if id is not None)]
 
-    def _scope_of_mount(self, environ: WSGIEnvironment) -> Scope:
-        return scope_of(self.request(environ), self._url_carriers[0], NO_ID)
+    def home(self, environ: WSGIEnvironment) -> Scope:
+        """Return what reads URLs of the own origin."""
+        return scope_of(self.request(environ), _ANYWHERE, NO_ID)
 
     def _is_ours(self, id: str) -> bool:
         try:
@@ -518,7 +505,7 @@ class SessionManager:
         )
         if changed and self._guards:
             id = next(iter(self._ids_in_url(environ)), None)
-            self._leak(f"in reports to another origin, by the header {changed[0]}", id)
+            self.leak(f"in reports to another origin, by the header {changed[0]}", id)
 
     def _ids_in_url(self, environ: WSGIEnvironment) -> list[str]:
         """Return the ids in the request's URL that could be ours."""
@@ -530,7 +517,8 @@ class SessionManager:
         where.mount = []
         return where
 
-    def _leak(self, why: str, id: str | None) -> None:
+    def leak(self, why: str, id: str | None) -> None:
+        """Report an id on its way to where it must not go. Raises `IdLeak` if that is asked for."""
         self.emit("leak", why, None if id is None else self.backend.fingerprint(id))
         if self._leak_guard == "raise":
             raise IdLeak(f"an id was about to leave {why}")
@@ -550,7 +538,7 @@ class SessionManager:
             if self.id_header is None:
                 return
             reply.announce(self.id_header, session._carried)
-        text = "".join([part for pair in reply.headerlist for part in pair])
+        text = "".join(chain.from_iterable(reply.headerlist))
         # What would end a header and begin another (RFC 9110, section 5.5).
         if "\r" in text or "\n" in text or "\0" in text:
             raise NocookieError("a header of the response has a control character in it")

@@ -23,8 +23,8 @@ _REPORTING: Final = _LASTING | {
     *("content-security-policy", "content-security-policy-report-only", "reporting-endpoints")
 }
 _GROUPS: Final = frozenset({"reporting-endpoints", "report-to"})
-#: By their length first: most headers are done with quickly.
-_LENGTHS: Final = frozenset(map(len, _REPORTING))
+#: Others, as we write them.
+_OTHERS: Final = USUAL | {"Cache-Control", "Referrer-Policy"}
 
 #: A member of a dictionary of RFC 8941: what is between commas, strings apart.
 _members: Final = re.compile(r'(?s)(?:"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[^",])++').findall
@@ -33,10 +33,7 @@ _endpoint: Final = re.compile(r'\s*+([a-z*][a-z0-9_.*-]*+)="([^"\\]*+)"\s*+').fu
 
 def says_where(headers: Headers) -> bool:
     """Whether a response says where reports go."""
-    for name, _ in headers:
-        if name not in USUAL and len(name) in _LENGTHS and name.lower() in _REPORTING:
-            return True
-    return False
+    return not _REPORTING.isdisjoint([name.lower() for name, _ in headers if name not in _OTHERS])
 
 
 def keep_reports(
@@ -51,7 +48,7 @@ def keep_reports(
     groups: set[str] = set()
     kept: dict[int, str] = {}
     # First the groups of endpoints, then what names one.
-    found = [(at, name.lower()) for at, (name, _) in enumerate(headers) if len(name) in _LENGTHS]
+    found = [(at, name.lower()) for at, (name, _) in enumerate(headers)]
     for at, kind in sorted(found, key=lambda each: each[1] not in _GROUPS):
         if kind not in kinds:
             continue

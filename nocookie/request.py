@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("DIRECT", "MASK", "TAKEN", "Deployment", "Received", "Request"),
-    *("has_id_in_address", "ids_taken", "received"),
+    *("has_id_in_address", "ids_taken", "received", "take_ids"),
 ]
 
 #: Where in environ the `Received` is.
@@ -59,6 +59,8 @@ _of_addresses: Final = re.compile("[/?&=%]").search
 _is_id: Final = re.compile(rf"{GRAMMAR}|[0-9a-f]{{32}}", re.ASCII).fullmatch
 _LENGTH: Final = 32
 _long: Final = re.compile(rf"[A-Za-z0-9_-]{{{_LENGTH},}}")
+
+_is_text: Final = str.__instancecheck__
 
 #: So many different ids are looked for one by one. Whoever sends more has none of them.
 _SEVERAL: Final = 4
@@ -147,7 +149,7 @@ def has_id_in_address(environ: WSGIEnvironment) -> bool:
     """Whether the URL of this request has an id in it, be it one that counts for nothing: a browser
     that has the address may tell it."""
     there: Received | None = environ.get(TAKEN)
-    return there is not None and (bool(there.ids) or there.has_hidden)
+    return there is not None and (there.has_hidden or bool(there.ids))
 
 
 class Request:
@@ -303,12 +305,6 @@ class Request:
         there.given = root, path
         self.environ["SCRIPT_NAME"], self.environ["PATH_INFO"] = root, path
 
-    def take_ids(self, position: str, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
-        """Keep the *ids* that a carrier found at its *position*, and strip the addresses in
-        environ of them by *bare*, which returns a URL without the id."""
-        received(self.environ).ids[position] = ids
-        self._strip(ids, bare)
-
     def strip_referer(self, bare: Callable[[str], str]) -> None:
         """Strip the address of the page before of an id: a style sheet has none in its own. What
         another site has under the same name, and is no id by its length, stays."""
@@ -328,29 +324,45 @@ class Request:
         masked = _masked(path, set(filter(_is_id, ids)))
         if masked != path:
             self.relocate(root, masked)
-        self._strip(ids, bare)
+        _strip(self.environ, ids, bare)
 
-    def _strip(self, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
-        environ = self.environ
-        suspects = set(filter(_is_id, ids))
-        for name in environ.keys() & _OF_THE_URL:
-            if name in _PARSED:
-                del environ[name]
-            elif type(environ[name]) is str:
-                environ[name] = _without(bare(environ[name]), suspects)
-        if not suspects:
+
+def take_ids(
+    environ: WSGIEnvironment, position: str, ids: tuple[str, ...], bare: Callable[[str], str]
+) -> None:
+    """Keep the *ids* that a carrier found at its *position*, and strip the addresses in environ of
+    them by *bare*, which returns a URL without the id. To be called after `received`."""
+    there: Received = environ[TAKEN]
+    there.ids[position] = ids
+    _strip(environ, ids, bare)
+
+
+def _strip(environ: WSGIEnvironment, ids: tuple[str, ...], bare: Callable[[str], str]) -> None:
+    suspects = set(filter(_is_id, ids))
+    for name in environ.keys() & _OF_THE_URL:
+        if name in _PARSED:
+            del environ[name]
+        elif type(environ[name]) is str:
+            environ[name] = _without(bare(environ[name]), suspects)
+    if not suspects:
+        return
+    [one] = suspects if len(suspects) == 1 else ("",)
+    if one:
+        # As a rule it is in no text any more, but for the path and a header that is nothing else.
+        texts = list(filter(_is_text, environ.values()))
+        expected = texts.count(one) + environ.get("SCRIPT_NAME", "").count(one)
+        if "\n".join(texts).count(one) == expected:
             return
-        [one] = suspects if len(suspects) == 1 else ("",)
-        for name, value in environ.items():
-            if (
-                type(value) is str
-                and one in value  # as a rule it is in none
-                and value not in suspects
-                and name not in _KEPT
-                and _holds(value, suspects)
-                and _of_addresses(value)
-            ):
-                environ[name] = _masked(bare(value), suspects)
+    for name, value in environ.items():
+        if (
+            type(value) is str
+            and one in value
+            and value not in suspects
+            and name not in _KEPT
+            and _holds(value, suspects)
+            and _of_addresses(value)
+        ):
+            environ[name] = _masked(bare(value), suspects)
 
 
 def _holds(text: str, ids: Collection[str]) -> bool:

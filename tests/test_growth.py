@@ -61,6 +61,7 @@ from nocookie.entities import unescaped
 from nocookie.html import HtmlRewriter, is_rewritable, says_charset
 from nocookie.ids import GRAMMAR, GatewayIds, RandomIds, SignedIds
 from nocookie.leaks import BodyWatch
+from nocookie.manager import SessionManager
 from nocookie.options import OPTIONS
 from nocookie.plain import plain_markup
 from nocookie.request import Deployment
@@ -779,6 +780,18 @@ def watched(text):
         watch.close()
 
 
+GUARD = SessionManager(use_cookies=False, find_id="query:sid, path:~, param:sid")
+
+
+def pages_of(text):
+    page = f"<form action=//o><input value={ID}>?sid={ID} {text}".encode("latin-1")
+    for step in (1024, len(page)):
+        watch = leaks.PageWatch(GUARD, environ(), (ID,), ID, None)
+        for at in range(0, len(page), step):
+            watch.feed(page[at : at + step])
+        watch.close()
+
+
 def filtered(text):
     record = logging.makeLogRecord({"msg": "%s", "args": (text,), "more": text, "some": [text]})
     record.exc_text, record.stack_info = text, text
@@ -945,6 +958,7 @@ READERS = {
     "leaks.tells_others": (lambda text: leaks.tells_others(text.encode("latin-1")), PAGES),
     "leaks.BodyWatch": (watched, PIECES),
     "leaks.FormWatch": (forms_of, POLICIES[:80] + PIECES),
+    "leaks.PageWatch": (pages_of, POLICIES[:80] + PIECES),
     "leaks.PlacedIds": (others, FEW),
     "leaks.Watched": (watched, FEW),
     "leaks.speaks_to_caches": (leaks.speaks_to_caches, HEADERS),
@@ -1026,7 +1040,10 @@ WITH_OTHERS = {
         "closes_itself": "markup.beginning",
     },
     "logs": dict.fromkeys(["MaskingRequestHandler"], "logs.mask"),
-    "request": dict.fromkeys(["has_id_in_address", "ids_taken", "received"], "reads nothing"),
+    "request": {
+        **dict.fromkeys(["has_id_in_address", "ids_taken", "received"], "reads nothing"),
+        "take_ids": "carriers.Query.prepare",
+    },
     "commands.showing": {
         **dict.fromkeys(["as_json", "moment", "seconds"], "numbers"),
         "printable": "commands.showing.table",
