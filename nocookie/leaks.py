@@ -332,7 +332,7 @@ class FormWatch:
     def _may_lead_away(self, seen: bytes) -> bool:
         if self._knows is not None:
             return self._knows()
-        return any(id in seen for id in self._ids) and any(
+        return any(seen.find(id) >= 0 for id in self._ids) and any(
             not self._is_home(found[1])
             for word, find in _actions
             if word in seen
@@ -410,8 +410,8 @@ class PageWatch:
     """
 
     __slots__ = (
-        *("_environ", "_forms", "_guard", "_has_others", "_rewriter", "_tail", "_told", "_used"),
-        "changes",
+        *("_came", "_environ", "_forms", "_guard", "_has_others", "_is_suspect", "_rewriter"),
+        *("_tail", "_told", "_used", "changes"),
     )
 
     def __init__(
@@ -433,9 +433,17 @@ class PageWatch:
         #: Made when a page may have such a form: most have none.
         self._forms: FormWatch | None = None
         self._tail = b""
+        #: Whether there may be an id of another visitor. What a rewriter puts on links is none, so
+        #: there what came counts.
+        self._is_suspect = not self.changes
+        self._came = b""
 
     def feed(self, data: bytes) -> bytes:
         if self._rewriter is not None:
+            if not self._is_suspect:
+                came = self._came + data
+                self._is_suspect = self._guard.placed_ids.may_be_in(came)
+                self._came = came[-_URL_REACH:]
             data = self._rewriter.feed(data)
         self._look(data)
         return data
@@ -450,13 +458,13 @@ class PageWatch:
         self._tail = seen[-_FORM_REACH:]
         if len(seen) < _SHORTEST_POLICY:
             return
-        guard, environ = self._guard, self._environ
+        guard = self._guard
         if self._told is not None and tells_others(seen):
             told, self._told = self._told, None
             guard.leak("in a Referer: by a policy that the page asks for", told)
-        if not self._has_others and guard.placed_ids.may_be_in(seen):
-            known = guard.known_ids(environ, self._used)
-            other = guard.placed_ids.other_than(known, seen, partial(guard.home, environ))
+        if self._is_suspect and not self._has_others and guard.placed_ids.may_be_in(seen):
+            home = partial(guard.home, self._environ)
+            other = guard.placed_ids.other_than(self._known(), seen, home)
             if other is not None:
                 self._has_others = True
                 guard.leak("to another visitor, in a page", other)
@@ -465,6 +473,9 @@ class PageWatch:
         elif self._may_lead_away(seen):
             self._look_at_forms(seen)
 
+    def _known(self) -> list[str]:
+        return self._guard.known_ids(self._environ, self._used)
+
     def _leads_away(self) -> bool:
         # Who rewrites a page knows better than a look.
         return bool(getattr(self._rewriter, "leads_away", True))
@@ -472,11 +483,10 @@ class PageWatch:
     def _may_lead_away(self, seen: bytes) -> bool:
         if self.changes:
             return self._leads_away()
-        return seen.find(b"action") >= 0 or seen.find(b"ACTION") >= 0
+        return any(seen.find(id.encode()) >= 0 for id in self._known())
 
     def _look_at_forms(self, seen: bytes) -> None:
-        guard, environ = self._guard, self._environ
-        known = guard.known_ids(environ, self._used)
+        known, guard, environ = self._known(), self._guard, self._environ
         if known:
             leak = partial(guard.leak, "in a field of a form to another origin", known[0])
             knows = self._leads_away if self.changes else None
