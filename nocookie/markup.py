@@ -127,7 +127,7 @@ DULL_QUICKLY: Final = (
     rb"|(?:div|p|span|img|[dghj-loqrvwyz][a-z0-9-]*+|t[drh]|ul|b(?:r|ody)|section|nav|main|footer)"
     rb"(?:\ (?:[a-qt-z][a-z-]*+=%s|s(?:rc=%s|tyle=%s|(?!tyle=|rcdoc=)[a-z-]*+=%s)))*+>"
     rb"|(?:DIV|P|SPAN|IMG|[DGHJ-LOQRVWYZ][A-Z0-9-]*+|T[DRH]|UL|B(?:R|ODY))"
-    rb"(?:\ [A-QT-Z][A-Z-]*+%s)*+>"
+    rb"(?:\ (?:[A-QT-Z][A-Z-]*+|SRC)%s)*+>"
     rb"|!(?:--(?!-?>)[^-]*+-->|(?i:doctype)[^>]*+>))[^<]*+|[^<]++"
     % (_QUOTED, _QUOTED, CALM_STYLE, _QUOTED, IS_QUOTED)
 )
@@ -274,7 +274,7 @@ def decoded(raw: bytes) -> tuple[str, list[int] | None]:
     If there are references in it, say also where in *raw* each character starts, and the end.
     """
     text = raw.decode("latin-1")
-    if b"&" not in raw and b"\0" not in raw:
+    if "&" not in text and "\0" not in text:  # of bytes, that takes long
         return text, None
     parts: list[str] = []
     marks: list[int] = []
