@@ -2,8 +2,8 @@
 
 A child has the memory of its parent, but of its threads only the one that forked: a lock that
 another held is held for ever, and a connection is now of two processes. Who reads from it may get
-the answer to the other's question. So both are a `ProcessLocal`, and whoever takes one looks at
-the process id. Python's hooks at a fork are not enough for that: uWSGI, or any C program with
+the answer to the other's question. So both are a `ProcessLocal`, and whoever takes one looks which
+process this is. Python's hooks at a fork are not enough for that: uWSGI, or any C program with
 Python in it, forks without them.
 
 The hooks are for the one thing that comes too late in the child: see `ForkAware`.
@@ -11,7 +11,9 @@ The hooks are for the one thing that comes too late in the child: see `ForkAware
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -20,6 +22,44 @@ from typing import Any, Final, Generic, TypeVar
 __all__ = ["ForkAware", "ProcessLocal"]
 
 T = TypeVar("T")
+
+
+#: Advice of madvise(2) for memory: that a child, whoever makes it, finds zeros there.
+_WIPE_ON_FORK: Final = 18
+_NO_ADVICE: Final = -1
+
+
+def _wiped_by_forks() -> mmap.mmap | bytes:
+    """Return a byte that is zero in a new process; where the kernel does not see to that, one that
+    is zero for ever."""
+    if sys.platform != "linux":
+        return bytes(1)
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        page.madvise(_WIPE_ON_FORK)
+    except OSError:  # an old kernel
+        return bytes(1)
+    try:
+        page.madvise(_NO_ADVICE)
+    except OSError:
+        return page
+    return bytes(1)  # who takes any advice, as an emulator may, follows none
+
+
+#: To ask for the process id is a call of the system, and takes longer than all else that a store
+#: in memory does to save. So it is kept in `_pid` as long as this byte is set.
+_is_known: mmap.mmap | bytes = _wiped_by_forks()
+_pid = 0
+
+
+def _process() -> int:
+    """Return the id of this process, and keep it where a child cannot take it for its own."""
+    global _pid
+    pid = os.getpid()
+    if not isinstance(_is_known, bytes):
+        _pid = pid
+        _is_known[0] = 1
+    return pid
 
 
 class ProcessLocal(Generic[T]):
@@ -39,7 +79,7 @@ class ProcessLocal(Generic[T]):
     def here(self) -> T:
         """Return the value of this process."""
         try:
-            return self._values[os.getpid()]
+            return self._values[_pid if _is_known[0] else _process()]
         except KeyError:
             return self._first()
 

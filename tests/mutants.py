@@ -377,7 +377,7 @@ MUTANTS = [
         "forks.py",
         Mutant(
             "what a fork inherits is not used",
-            "ProcessLocal.here", returns("self._values[next(iter(self._values), 0)]", "getpid"),
+            "ProcessLocal.here", returns("self._values[next(iter(self._values), 0)]", "_process"),
             "test_forks",
         ),
     ),

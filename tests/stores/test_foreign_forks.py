@@ -186,6 +186,17 @@ locks = lambda: [store._lock.here()]
 """,
         "store.create('0' * 64, Record({}, 0.0, 0.0, 0.0, 0), 60)",
     ),
+    "memory, where the kernel wipes no page": (
+        """
+from nocookie import forks
+from nocookie.stores.memory import MemoryStore
+from nocookie.stores.base import Record
+forks._is_known = bytes(1)
+store = MemoryStore()
+locks = lambda: [store._lock.here()]
+""",
+        "store.create('0' * 64, Record({}, 0.0, 0.0, 0.0, 0), 60)",
+    ),
     "a pool, and every connection of it": (
         """
 from nocookie.stores.base import Record
