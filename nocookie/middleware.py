@@ -15,8 +15,10 @@ The rules of this file:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
+from functools import partial
 from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -25,9 +27,11 @@ from nocookie.answers import ANSWERED, answer
 from nocookie.carriers import BodyFilter, Reply
 from nocookie.errors import Refusal, SessionConflict, SessionGone, StoreError
 from nocookie.events import logger
+from nocookie.forks import ProcessLocal
 from nocookie.local import bind, is_bound
 from nocookie.manager import SessionManager
 from nocookie.options import Configuration
+from nocookie.processes import Serving
 from nocookie.session_object import SessionObject
 from nocookie.sessions import Session
 
@@ -61,8 +65,9 @@ class SessionMiddleware:
         #: For `nocookie check`.
         self.configuration = Configuration(config, options)
         self.environ_key = environ_key
-        #: No request has come yet: only a request tells what server this is.
-        self._first = True
+        #: This process, as one of those that may serve; whether it is alone shows with requests.
+        self._serving = ProcessLocal(partial(Serving, os.getpid()))
+        self._knows_processes = self.manager.backend.store.shared
         #: There is something to do before the application: most have nothing, most of the time.
         self._has_to_prepare = True
 
@@ -139,16 +144,21 @@ class SessionMiddleware:
         return _Body(body, exchange, environ, copy_context())
 
     def _prepare(self, environ: WSGIEnvironment) -> str | None:
-        if self._first:
-            self._first = False
+        if not self._knows_processes:
+            self._look_for_processes(environ)
+        if self._knows_processes:
             self._has_to_prepare = bool(self.manager.prepares)
-            self._warn_of_misfit(environ)
         return self.manager.prepare(environ)
 
-    def _warn_of_misfit(self, environ: WSGIEnvironment) -> None:
-        if environ.get("wsgi.multiprocess") and not self.manager.backend.store.shared:
+    def _look_for_processes(self, environ: WSGIEnvironment) -> None:
+        is_alone = self._serving.here().is_alone(environ)
+        if is_alone is not None:
+            self._knows_processes = True
+        if is_alone is False:
             self.manager.emit(
-                "misfit", "a memory store under several processes: each has sessions of its own"
+                "misfit",
+                "a memory store under several processes: each has sessions of its own; set "
+                "data_dir, or another type",
             )
 
 

@@ -17,7 +17,7 @@ ROOT = Path(nocookie.__file__).parent
 LAYERS = [
     ["nocookie.bases", "nocookie.entities", "nocookie.errors"],
     ["nocookie.forks", "nocookie.strength"],
-    ["nocookie.farewell", "nocookie.local"],
+    ["nocookie.farewell", "nocookie.local", "nocookie.processes"],
     ["nocookie.events"],
     ["nocookie.sealing"],
     ["nocookie.ids"],

@@ -35,6 +35,7 @@ from nocookie.errors import NocookieError, Refusal, SessionConflict, ValueRefuse
 from nocookie.events import EVENTS
 from nocookie.ids import SignedIds
 from nocookie.options import OPTIONS
+from nocookie.processes import Serving
 from nocookie.stores import redis_scripts
 from nocookie.stores.base import Delta
 from nocookie.stores.memory import MemoryStore
@@ -347,7 +348,6 @@ def environ_of(carrier, texts, method, way):
         "REMOTE_ADDR": "192.0.2.1",
         "wsgi.url_scheme": "http",
         "wsgi.version": (1, 0),
-        "wsgi.multiprocess": True,
         "wsgi.input": Input(b""),
     }
     if method == "prefetch":
@@ -669,7 +669,7 @@ class Site:
 
     def get(self, id=None, **environ):
         given = environ_of("Header", [] if id is None else [id], "GET", "http")
-        return serve(self.app, environ=given | {"wsgi.multiprocess": False} | environ)
+        return serve(self.app, environ=given | environ)
 
     def begin(self):
         """Store a session; return its id."""
@@ -738,7 +738,9 @@ provokes("finder failed", "find", find_id=lambda request: 7)(lambda site: asked(
 
 @provokes("misfit", "prepare", find_id="query:sid")
 def _(site):
-    return asked(site, **{"wsgi.multiprocess": True})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Serving, "is_alone", lambda self, environ: False)
+        return asked(site)
 
 
 @provokes("misfit", "commit")

@@ -19,6 +19,7 @@ from nocookie import (
     session,
 )
 from nocookie.ids import SignedIds
+from nocookie.processes import Serving
 from nocookie.request import Deployment, Request
 from nocookie.stores.memory import MemoryStore
 from nocookie.testing import FakeClock
@@ -307,7 +308,9 @@ def test_each_answer_of_ours_has_a_body_of_one_piece(method):
 
 
 @pytest.mark.parametrize("what", ["finder failed", "misfit"])
-def test_a_callback_that_refuses_before_the_application_runs_is_answered_as_elsewhere(what):
+def test_a_callback_that_refuses_before_the_application_runs_is_answered_as_elsewhere(
+    what, monkeypatch
+):
     def limit(event):
         if event.name == what:
             raise TooManyTries(retry_after=30)
@@ -321,8 +324,8 @@ def test_a_callback_that_refuses_before_the_application_runs_is_answered_as_else
     def app(environ, start_response):
         raise AssertionError("it is not asked")
 
-    environ = environ_of("/") | {"wsgi.multiprocess": True}
-    answer = serve(wrapped(app, Fails(), on_event=limit), environ=environ)
+    monkeypatch.setattr(Serving, "is_alone", lambda self, environ: False)
+    answer = serve(wrapped(app, Fails(), on_event=limit), environ=environ_of("/"))
     assert answer.status == "429 Too Many Requests"
     assert answer.header("Retry-After") == "30"
 
