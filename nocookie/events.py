@@ -21,7 +21,7 @@ from nocookie.local import current
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["EVENTS", "Event", "Events", "emit", "logger", "report_once"]
+__all__ = ["EVENTS", "Event", "Events", "emit", "logger", "report_once", "tell"]
 
 logger: Final = logging.getLogger("nocookie")
 _is_logged: Final = logger.isEnabledFor
@@ -46,6 +46,7 @@ EVENTS: Final = {
     "lost": "A change came after the response had begun, and could not be saved.",
     "misfit": "The configuration does not fit the place it runs in.",
     "options": "Options were taken otherwise than they are written, most of them Beaker's.",
+    "replaced": "The file of a store was replaced or removed while it was used. It is opened anew.",
     "plain http": "A client was kept from a session because it came by plain HTTP.",
     "store error": "The store failed.",
 }
@@ -54,7 +55,7 @@ EVENTS: Final = {
 _LEVELS: Final = dict.fromkeys(
     (
         *("clock", "conflict", "corrupted", "finder failed", "leak", "lost", "misfit"),
-        *("options", "redirect_abroad", "store error"),
+        *("options", "redirect_abroad", "replaced", "store error"),
     ),
     logging.WARNING,
 )
@@ -121,6 +122,16 @@ class Events:
                 found[kind] = next(counted) - self._looks[kind]
                 self._looks[kind] += 1
             return found
+
+
+def tell(name: str, detail: str = "") -> None:
+    """Report an event of a store, which several applications may share: to the one that is being
+    served; outside of a request it is only logged. *detail* is as for `Events.emit`."""
+    request: Any = current()
+    if request is None:
+        emit(name, detail)
+    else:
+        request._manager.emit(name, detail)
 
 
 def emit(name: str, detail: str = "", fingerprint: str | None = None) -> None:

@@ -214,7 +214,7 @@ def test_every_event_in_the_source_has_its_line():
     root = Path(nocookie.__file__).parent
     source = "".join(path.read_text() for path in root.rglob("*.py"))
     emitted = set(re.findall(r'\bemit\(\s*"([a-z _]+)"', source))
-    by_a_variable = {"expired", "corrupted", "rotated", "login"}
+    by_a_variable = {"replaced", "expired", "corrupted", "rotated", "login"}
     assert emitted | by_a_variable == EVENTS.keys()
 
 

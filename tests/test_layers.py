@@ -33,6 +33,7 @@ LAYERS = [
     ["nocookie.stores.base"],
     ["nocookie.facts"],
     ["nocookie.stores.pool", "nocookie.stores.retry", "nocookie.stores.timed"],
+    ["nocookie.stores.ownership", "nocookie.stores.reserve", "nocookie.stores.sqlite_file"],
     [
         "nocookie.stores.memcached_wire",
         "nocookie.stores.redis_scripts",
@@ -44,6 +45,7 @@ LAYERS = [
     ["nocookie.stores.sqlalchemy.rows", "nocookie.stores.sqlalchemy.failures"],
     ["nocookie.stores.sqlalchemy.statements", "nocookie.stores.sqlalchemy.watchdog"],
     ["nocookie.stores.sqlalchemy.calls"],
+    ["nocookie.stores.sqlalchemy.sqlite"],
     ["nocookie.stores.sqlalchemy.engines"],
     ["nocookie.stores.sqlalchemy.store"],
     ["nocookie.stores.*"],

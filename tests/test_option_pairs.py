@@ -7,9 +7,11 @@ values to try in VALUES or CARRIERS fails here.
 import itertools
 import logging
 import math
+import os
 import random
 import re
 import socket
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -37,7 +39,8 @@ from nocookie.ids import SignedIds
 from nocookie.options import OPTIONS
 from nocookie.processes import Serving
 from nocookie.stores import redis_scripts
-from nocookie.stores.base import Delta
+from nocookie.stores.base import Delta, Record
+from nocookie.stores.file import FileStore
 from nocookie.stores.memory import MemoryStore
 from nocookie.testing import FakeClock
 
@@ -789,6 +792,23 @@ def _(site):
     id = site.begin()
     site.clock.advance(-10_000)
     return asked(site, read, id)
+
+
+@provokes("replaced", "load")
+def _(site):
+    id = site.begin()
+
+    def page():
+        read()
+        store.load(key)
+
+    with tempfile.TemporaryDirectory() as folder:
+        store, key = FileStore(data_dir=folder), f"{1:064x}"
+        store.create(key, Record({}, 0.0, 0.0, 0.0, 0), 600)
+        os.unlink(f"{folder}/sessions/sessions.db")
+        got = asked(site, page, id)
+        store.close()
+    return got
 
 
 @provokes("store error", "load")

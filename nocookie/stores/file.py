@@ -18,12 +18,16 @@ The rules of this file:
 4. A rotation that leaves a trail is the one transaction of two statements: the row moves, and
    another takes its place, version 0, with the ticket for its data. Nothing but SQL in between.
 5. Driver exceptions become `StoreError` here, and carry no data.
+6. A file that is not this user's, or that others may write to, is not opened. One that was replaced
+   or removed is noticed at the next call, which costs that call a stat.
+7. What ends sessions goes through on a full disk: see `nocookie.stores.reserve`.
 
 WAL wants a local disk. On a network file system use the `sqlalchemy` or `redis` store.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sqlite3
@@ -35,6 +39,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
+from nocookie.events import emit
 from nocookie.forks import ForkAware, ProcessLocal
 from nocookie.stores.base import (
     Delta,
@@ -49,8 +54,11 @@ from nocookie.stores.base import (
     pack,
     unpack,
 )
+from nocookie.stores.ownership import check_file, check_folder, check_way, may_be_read
 from nocookie.stores.pool import Pool
+from nocookie.stores.reserve import Reserve
 from nocookie.stores.retry import tries
+from nocookie.stores.sqlite_file import SIDES, Identity, Replacements, identity, make, sides
 
 __all__ = ["FileStore"]
 
@@ -99,6 +107,8 @@ UPGRADE: Final = (
     "CREATE INDEX sessions_by_owner ON sessions (owner) WHERE owner IS NOT NULL",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+#: How many records a sweep of a full disk removes at a time.
+PURGE_FEW: Final = 50
 
 LOAD: Final = "SELECT data, created, accessed, expires, version, seal FROM sessions WHERE key = ?"
 CREATE: Final = """
@@ -156,6 +166,8 @@ EXPIRED: Final = """
 #: Brings what was written into the main file, and holds nobody up. SQLite does so by itself when
 #: much has come together, but then whoever writes next waits for the disk, and that is a request.
 CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+#: The same for all of it, and what it took on the disk is given back.
+SHORTEN: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 KEYS: Final = """
     SELECT key FROM sessions WHERE expires > ? AND key > ? AND version <> 0
     ORDER BY key LIMIT 1000
@@ -169,6 +181,9 @@ _NOTHING: Final = Delta()
 SWEEP_GRID: Final = 60.0
 #: The `sweep` of what never expires: the largest integer of SQLite.
 NEVER: Final = 2**63 - 1
+
+#: What SQLite says where there is no room: for data, and for the locks that lie beside them.
+FULL: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 
 #: How long at most to wait for a lock before the next try: in seconds, about ten saves.
 LOCK_PAUSE: Final = 0.002
@@ -199,12 +214,16 @@ class FileStore(ForkAware):
         if durability not in DURABILITY:
             raise ConfigError(f"durability is normal or full, not {durability!r}")
         self._folder = Path(os.path.abspath(data_dir)) / "sessions"
-        self._path = self._folder / "sessions.db"
+        self._path = str(self._folder / "sessions.db")
+        self._reserve = Reserve(self._path)
         self._durability = durability
         self._pool: ProcessLocal[Pool[_Connection]] = ProcessLocal(partial(Pool, pool_size))
         self._deadline = deadline
         self._clock = clock
         self._last_sweep = clock()
+        self._replacements = Replacements()
+        #: Others may read the file, and that was said.
+        self._warned = False
         self._hear_of_forks()
 
     # -- the contract ---------------------------------------------------------------------------
@@ -231,11 +250,13 @@ class FileStore(ForkAware):
         data, ends = pack(record.fields), now + ttl
         name, minute = bytes.fromhex(key), _sweep(ends)
         row = (name, data, record.created, now, ends, minute, record.seal, owner)
+        self._keep_room()
         _, created = self._execute(CREATE, row, create=True)
         if not created:
             raise KeyTaken
         if now - self._last_sweep >= SWEEP_EVERY:
             self._last_sweep = now
+            self._reserve.fill()
             try:
                 self.purge(SWEEP_AT_MOST)
             except StoreError:
@@ -257,6 +278,7 @@ class FileStore(ForkAware):
             statement, values = statement + EXPECTED, (*values, expect)
         if seal is not None:
             statement, values = statement + SEALED, (*values, seal)
+        self._keep_room()
         _, saved = self._execute(statement, values, delta)
         if saved:
             return
@@ -294,20 +316,21 @@ class FileStore(ForkAware):
         if trail is not None:
             over = now + trail.ttl
             leave = LEAVE_TRAIL, (name, trail.ticket, now, now, over, _sweep(over))
+        self._keep_room()
         _, moved = self._execute(ROTATE, values, delta, then=leave)
         if not moved:
             raise SessionGone("the session has ended")
 
     def destroy(self, key: str) -> Moved | None:
         name = bytes.fromhex(key)
-        _, destroyed = self._execute(DESTROY, (name,))
+        _, destroyed = self._end(DESTROY, (name,))
         if destroyed:
             return None
         # What is not a record now will be none: at most a trail, and that only goes.
         rows, _ = self._execute(FIND_TRAIL, (name, self._clock()))
         if not rows:
             return None
-        self._execute(REMOVE_TRAIL, (name,))
+        self._end(REMOVE_TRAIL, (name,))
         return Moved(rows[0][0])
 
     def close(self) -> None:
@@ -317,7 +340,14 @@ class FileStore(ForkAware):
 
     def purge(self, limit: int) -> int:
         now = self._clock()
-        _, removed = self._execute(PURGE, (_sweep(now), limit + LOOK, now, limit))
+        try:
+            _, removed = self._execute(PURGE, (_sweep(now), limit + LOOK, now, limit))
+        except _Full:
+            removed, last = 0, PURGE_FEW
+            while last == PURGE_FEW and removed < limit:
+                few = min(PURGE_FEW, limit - removed)
+                _, last = self._end(PURGE, (_sweep(now), few + LOOK, now, few))
+                removed += last
         if removed > SWEEP_AT_MOST:
             self._execute(CHECKPOINT, ())
         return removed
@@ -339,7 +369,7 @@ class FileStore(ForkAware):
 
     def end_owned(self, owner: bytes, but: str | None = None) -> int:
         kept = None if but is None else bytes.fromhex(but)
-        return self._execute(END_OWNED, (owner, self._clock(), kept))[1]
+        return self._end(END_OWNED, (owner, self._clock(), kept))[1]
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -362,6 +392,9 @@ class FileStore(ForkAware):
         except TimeoutError:
             raise StoreTimeout("the file store: every connection is in use") from None
         try:
+            if connection is not None and identity(self._path) != connection.file:
+                replaced, connection = connection, None
+                self._let_go(replaced, until)
             if connection is None:
                 connection = self._open(create, until)
                 if connection is None:
@@ -379,45 +412,78 @@ class FileStore(ForkAware):
             return cursor.fetchall(), cursor.rowcount
         except sqlite3.IntegrityError:
             raise KeyTaken from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise _store_error(error) from error
         finally:
             pool.give_back(places, connection)
 
+    def _end(self, statement: str, values: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], int]:
+        """As `_execute`, for what ends sessions: on a full disk, with the room kept back for it."""
+        return self._reserve.let_through(
+            lambda: self._execute(statement, values), _Full, lambda: self._execute(SHORTEN, ())
+        )
+
+    def _keep_room(self) -> None:
+        """Let nothing be stored in the room that was given up for what ends."""
+        if not self._reserve.is_whole():
+            raise _Full("the file store failed: the disk is full")
+
     def _open(self, create: bool, until: float) -> _Connection | None:
-        try:
-            os.stat(self._path)
-        except FileNotFoundError:
-            if not create:
-                return None
-            self._make_file()
-        except OSError as error:
-            raise _store_error(error) from error
+        for _ in tries(until, LOCK_PAUSE):
+            self._check_owner()
+            there = identity(self._path)
+            if there is None:
+                if not create:
+                    return None
+                self._make_file(until)
+                continue
+            connection = self._connect(there, until)
+            if identity(self._path) == there:
+                return connection
+            connection.close()  # it was replaced meanwhile: nobody knows which one this is
+        raise StoreTimeout("the file store: the file is replaced again and again")
+
+    def _connect(self, there: Identity, until: float) -> _Connection:
         # Without a timeout of SQLite's own: see _patiently.
         sql = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
-        connection = _Connection(sql)
+        connection = _Connection(sql, there)
         _opened.here().add(connection)
         try:
             self._check_file(sql, until)
             sql.execute(f"PRAGMA synchronous = {DURABILITY[self._durability]}")
             sql.create_function("apply_delta", 1, connection.apply_delta, deterministic=False)
+            connection.sides = sides(self._path)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _make_file(self) -> None:
-        """Make an empty file that only its owner can read; SQLite gives its side files the
-        same mode."""
+    def _check_owner(self) -> None:
+        """Refuse what somebody else could have put there. In folders that nobody else may write
+        to, nobody else changes it afterwards either."""
+        check_way(str(self._folder.parent))
+        check_folder(str(self._folder.parent), "data_dir", sticky=True)
+        folder = check_folder(str(self._folder), "data_dir/sessions")
+        file = check_file(self._path, "sessions.db")
+        for side in SIDES:
+            check_file(self._path + side, f"sessions.db{side}")
+        if not self._warned and folder and file and may_be_read(folder, file):
+            self._warned = True
+            emit("misfit", "others may read sessions.db, and what is in it: chmod 600 sessions.db*")
+
+    def _make_file(self, until: float) -> None:
+        for folder in (self._folder.parent, self._folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(self._path, until)
+
+    def _let_go(self, connection: _Connection, until: float) -> None:
+        """Close a connection to a file that is not there any more, and all others to it."""
         try:
-            # Whoever can write to the outer folder could put another in place of the inner one.
-            for folder in (self._folder.parent, self._folder):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(
-                os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600)
-            )
-        except OSError as error:
-            raise _store_error(error) from error
+            self._replacements.clear(self._path, connection.sides, until)
+        finally:
+            connection.close()
+            self._pool.here().close()
+        self._replacements.tell(connection.file)
 
     def _check_file(self, sql: sqlite3.Connection, until: float) -> None:
         """Prepare a file that is empty, and refuse one that is not ours, without a change."""
@@ -441,11 +507,14 @@ _Statement = tuple[str, tuple[Any, ...]]
 class _Connection:
     """A connection, and the delta that its next statement applies."""
 
-    __slots__ = ("delta", "sql")
+    __slots__ = ("delta", "file", "sides", "sql")
 
-    def __init__(self, sql: sqlite3.Connection) -> None:
+    def __init__(self, sql: sqlite3.Connection, file: Identity) -> None:
         self.sql = sql
         self.delta = Delta()
+        #: What it is open on, and what SQLite has beside that.
+        self.file = file
+        self.sides: frozenset[Identity] = frozenset()
 
     def close(self) -> None:
         _opened.here().discard(self)
@@ -520,12 +589,20 @@ def _is_locked(error: BaseException) -> bool:
     return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL"))
 
 
+class _Full(StoreError):
+    """There is no room on the disk."""
+
+
 def _store_error(error: sqlite3.Error | OSError) -> StoreError:
     """What happened, without data and without the path."""
+    if isinstance(error, TimeoutError):
+        return StoreTimeout("the file store: another process held the folder too long")
     if isinstance(error, OSError):
-        return StoreError(f"the file store failed: {error.strerror or type(error).__name__}")
+        kind = _Full if error.errno == errno.ENOSPC else StoreError
+        return kind(f"the file store failed: {error.strerror or type(error).__name__}")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StoreError(f"the file store failed: {name}")
+    kind = _Full if name in FULL else StoreError
+    return kind(f"the file store failed: {name}")
 
 
 #: What other threads are using at a fork must not even be collected in the child: see rule 3.

@@ -68,6 +68,8 @@ class Call:
         self._astray = False
         self._fresh = False
         self._outer: Call | None = None
+        #: What is to be done when the connection is given back.
+        self.afterwards: Callable[[], None] | None = None
 
     def __enter__(self) -> Call:
         if self._gate is not None:
@@ -88,6 +90,8 @@ class Call:
         finally:
             if self._gate is not None:
                 self._gate.leave()
+        if self.afterwards is not None:
+            self.afterwards()
 
     def execute(
         self,

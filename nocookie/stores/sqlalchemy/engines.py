@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nocookie.errors import ConfigError
 from nocookie.stores.sqlalchemy.calls import current_call
+from nocookie.stores.sqlalchemy.sqlite import file_of, watch
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -48,6 +49,9 @@ def make_engine(url: str, deadline: float) -> Engine:
         raise ConfigError(unknown) from None  # the text may quote the password
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
+        path = file_of(engine)
+        if path is not None:
+            watch(engine, path, deadline)
     return engine
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from nocookie.errors import StoreError, StoreTimeout
 
-__all__ = ["Broken", "Busy", "NoTable", "failure_of"]
+__all__ = ["Broken", "Busy", "Full", "NoTable", "failure_of"]
 
 #: SQLSTATEs, and what they stand for, where it is not just an error.
 RETRY: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock: undone by itself
@@ -20,6 +20,8 @@ MYSQL_NO_TABLE: Final = 1146
 MYSQL_NO_COLUMN: Final = 1054
 #: What SQLite says about it, in the middle of a sentence.
 SQLITE_NO_COLUMN: Final = ("no such column", "has no column named")
+#: What SQLite says where there is no room: for data, and for the locks that lie beside them.
+SQLITE_FULL: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 
 
 class NoTable(StoreError):
@@ -28,6 +30,10 @@ class NoTable(StoreError):
 
 class Broken(StoreError):
     """The connection is."""
+
+
+class Full(StoreError):
+    """There is no room on the disk of an SQLite database."""
 
 
 class Busy(StoreTimeout):
@@ -63,6 +69,8 @@ def failure_of(error: Any, late: bool, connected: bool = True) -> StoreError:
             "migration in docs/stores/sqlalchemy.md"
         )
     what = " ".join(filter(None, (type(driver).__name__, name or state)))
+    if name in SQLITE_FULL:
+        return Full(f"the database store failed: {what}")
     if not connected:
         return StoreError(f"the database store: it cannot be reached: {what}")
     if error.connection_invalidated:

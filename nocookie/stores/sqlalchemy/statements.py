@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nocookie.stores.sqlalchemy.rows import FORMAT, TRAIL
 
 if TYPE_CHECKING:
-    from sqlalchemy import Delete, Insert, Select, Table, Update
+    from sqlalchemy import Delete, Insert, Select, Table, TextClause, Update
 
 __all__ = ["LEAVES_TRAIL", "LOOK", "MOVES", "SLACK", "STAYS", "Statements"]
 
@@ -54,14 +54,17 @@ class Statements:
     owned: Select[Any]
     end_owned: Delete
     end_others: Delete
+    #: For SQLite: brings what was written into the main file, and gives back the disk it took.
+    shorten: TextClause
 
     def __init__(self, table: Table, dialect: str) -> None:
-        from sqlalchemy import bindparam, delete, func, insert, literal, select, update
+        from sqlalchemy import bindparam, delete, func, insert, literal, select, text, update
 
         self.direct = dialect in ("postgresql", "sqlite")
         self._dialect = dialect
         self.table, c = table, table.c
         given = bindparam
+        self.shorten = text("PRAGMA wal_checkpoint(TRUNCATE)")
         self.load = select(
             c.data, c.size, c.created, c.accessed, c.expires, c.version, c.seal, c.format
         ).where(c.key == given("old"))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nocookie.errors import ConfigError, SessionGone, StoreError, StoreTimeout
 from nocookie.forks import ForkAware, ProcessLocal
@@ -24,7 +24,9 @@ from nocookie.stores.base import (
 )
 from nocookie.stores.sqlalchemy.calls import BUSY, Call, Gate
 from nocookie.stores.sqlalchemy.engines import check_engine, make_engine
+from nocookie.stores.sqlalchemy.failures import Full
 from nocookie.stores.sqlalchemy.rows import FAR, entry, record_of, renewal, sweep_minute, table
+from nocookie.stores.sqlalchemy.sqlite import reserve_for
 from nocookie.stores.sqlalchemy.statements import LEAVES_TRAIL, LOOK, MOVES, STAYS, Statements
 
 if TYPE_CHECKING:
@@ -32,10 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlAlchemyStore"]
 
+T = TypeVar("T")
+
 #: A `create` sweeps at most once in so many seconds, and removes at most so many records: both
 #: keep the sweep invisible. Busier sites run `nocookie purge`.
 SWEEP_EVERY: Final = 30.0
 SWEEP_AT_MOST: Final = 100
+#: How many records a sweep of a full disk removes at a time.
+PURGE_FEW: Final = 50
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _inherited: Final[list[Any]] = []
@@ -82,6 +88,7 @@ class SqlAlchemyStore(ForkAware):
         self._deadline = deadline
         self._clock = clock
         self._last_sweep = clock()
+        self._reserve = reserve_for(self._engine) if self._ours else None
         # An application's pool is not ours to empty.
         gated = self._ours and self._engine.dialect.name == "sqlite"
         self._process = ProcessLocal(partial(_Process, self._engine, gated, os.getpid()))
@@ -106,6 +113,7 @@ class SqlAlchemyStore(ForkAware):
             "whose": owner,
             **renewal(now, ttl),
         }
+        self._keep_room()
         with self._call() as call:
             try:
                 created = call.execute(self._sql.insert, values, create=True)[1]
@@ -115,6 +123,8 @@ class SqlAlchemyStore(ForkAware):
             raise KeyTaken
         if now - self._last_sweep >= SWEEP_EVERY:
             self._last_sweep = now
+            if self._reserve is not None:
+                self._reserve.fill()
             try:
                 self.purge(SWEEP_AT_MOST)
             except StoreError:
@@ -128,6 +138,7 @@ class SqlAlchemyStore(ForkAware):
         expect: int | None = None,
         seal: bytes | None = None,
     ) -> None:
+        self._keep_room()
         with self._call() as call:
             self._change(call, key, delta, ttl, expect, seal)
 
@@ -158,11 +169,15 @@ class SqlAlchemyStore(ForkAware):
             ticket, over = trail.ticket, min(now + trail.ttl, FAR)
             moved |= {"ticket": ticket, "ticket_size": len(ticket)}
             moved |= {"over": over, "over_minute": sweep_minute(over)}
+        self._keep_room()
         with self._call() as call:
             becomes = MOVES if trail is None else LEAVES_TRAIL
             self._change(call, old, delta, ttl, becomes=becomes, moved=moved)
 
     def destroy(self, key: str) -> Moved | None:
+        return self._ending(partial(self._destroy, key))
+
+    def _destroy(self, key: str) -> Moved | None:
         values = {"old": bytes.fromhex(key), "now": self._clock()}
         with self._call() as call:
             if call.execute(self._sql.destroy, values, again=True)[1]:
@@ -185,6 +200,16 @@ class SqlAlchemyStore(ForkAware):
     # -- optional powers ------------------------------------------------------------------------
 
     def purge(self, limit: int) -> int:
+        try:
+            return self._purge(limit)
+        except Full:
+            removed, last = 0, PURGE_FEW
+            while last == PURGE_FEW and removed < limit:
+                last = self._ending(partial(self._purge, min(PURGE_FEW, limit - removed)))
+                removed += last
+            return removed
+
+    def _purge(self, limit: int) -> int:
         now = self._clock()
         values = {"now": now, "minute": sweep_minute(now), "limit": limit, "look": limit + LOOK}
         with self._call() as call:
@@ -219,6 +244,9 @@ class SqlAlchemyStore(ForkAware):
         return [key.hex() for (key,) in rows]
 
     def end_owned(self, owner: bytes, but: str | None = None) -> int:
+        return self._ending(partial(self._end_owned, owner, but))
+
+    def _end_owned(self, owner: bytes, but: str | None) -> int:
         kept = None if but is None else bytes.fromhex(but)
         values = {"whose": owner, "now": self._clock(), "kept": kept}
         statement = self._sql.end_owned if kept is None else self._sql.end_others
@@ -233,6 +261,21 @@ class SqlAlchemyStore(ForkAware):
                 if all(key == kept for (key,) in rows):
                     return ended
         raise StoreTimeout(BUSY)
+
+    def _ending(self, end: Callable[[], T]) -> T:
+        """Do what ends sessions: on a full disk, with the room kept back for it."""
+        if self._reserve is None:
+            return end()
+        return self._reserve.let_through(end, Full, self._shorten)
+
+    def _shorten(self) -> None:
+        with self._call() as call:
+            call.execute(self._sql.shorten, {})
+
+    def _keep_room(self) -> None:
+        """Let nothing be stored in the room that was given up for what ends."""
+        if self._reserve is not None and not self._reserve.is_whole():
+            raise Full("the database store failed: the disk is full")
 
     # -- changes --------------------------------------------------------------------------------
 
