@@ -21,6 +21,8 @@ A bad id from a client is not here: it is never an exception, it is a new sessio
 of ours holds an id; where one session must be named, its fingerprint stands in.
 """
 
+from typing import Final
+
 __all__ = [
     "ConfigError",
     "IdLeak",
@@ -37,6 +39,9 @@ __all__ = [
     "ValueRefused",
 ]
 
+#: Characters of a session key that a message repeats: a client may have made it.
+_SHOWN: Final = 80
+
 
 class NocookieError(Exception):
     """The root: catch this to catch everything the library raises on purpose."""
@@ -51,7 +56,7 @@ class UnboundSessionError(NocookieError, RuntimeError):
 
 
 class ValueRefused(NocookieError, ValueError):
-    """A session cannot hold this value: its type, its depth, or its size.
+    """A session cannot hold this value: its type, its depth, its size, or that of its name.
 
     Raised by `save()`, inside the handler, before anything is written; and out of the middleware
     for what is still in the session at the end of a request that is to save it: with `auto`, or
@@ -62,7 +67,8 @@ class ValueRefused(NocookieError, ValueError):
     key: str
 
     def __init__(self, key: str, why: str) -> None:
-        super().__init__(f"session[{key!r}]: {why}")
+        shown = key if len(key) <= _SHOWN else f"{key[:_SHOWN]}..."
+        super().__init__(f"session[{shown!r}]: {why}")
         self.key = key
 
 

@@ -28,7 +28,7 @@ from nocookie.errors import ConfigError, SessionGone, ValueRefused
 from nocookie.facts import Facts
 from nocookie.ids import FINGERPRINT_LENGTH
 from nocookie.sealing import BadSeal
-from nocookie.sessions import Session, fields_of
+from nocookie.sessions import Session, fields_of, size_of
 from nocookie.stores import store_class
 from nocookie.stores.base import (
     Delta,
@@ -222,9 +222,13 @@ class Importer:
                 fields[name] = session._encoded(name, value)
             except ValueRefused as error:
                 refused.append(str(error))
-        size, limit = sum(map(len, fields.values())), self.backend.max_size
+        size, limit = size_of(fields), self.backend.max_size
         if size > limit:
             refused.append(f"the session would have {size} bytes; max_size is {limit}")
+            fields = {}
+        count, most = len(fields), self.backend.max_keys
+        if count > most:
+            refused.append(f"the session would have {count} keys; max_keys is {most}")
             fields = {}
         return fields, refused
 

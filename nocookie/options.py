@@ -531,10 +531,15 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "max_size",
             _count,
             1_000_000,
-            "Bytes that all values of a session may have: by "
+            "Bytes that all values of a session and the names of their keys may have: by "
             "default what every store can take (memcached's items end at 1 MiB).",
         ),
-        Option("max_keys", _count, 1000, "Keys that a session may have."),
+        Option(
+            "max_keys",
+            _count,
+            1000,
+            "Keys that a session may have. The name of one has at most 1024 bytes.",
+        ),
         Option(
             "on_unknown",
             _one_of("new", "error"),

@@ -65,7 +65,7 @@ from nocookie.stores.retry import tries
 if TYPE_CHECKING:
     from nocookie.carriers import Carrier
 
-__all__ = ["OfCookies", "Session", "fields_of", "new_session"]
+__all__ = ["OfCookies", "Session", "fields_of", "new_session", "size_of"]
 
 T = TypeVar("T")
 
@@ -87,6 +87,9 @@ _AHEAD: Final = -CLOCK_SKEW
 #: that are learnt later.
 FACTS_LEAST: Final = 4096
 FACTS_ROOM: Final = 256
+
+#: Bytes that the name of a key may have: it is a name, and no place for data.
+NAME_SIZE: Final = 1024
 
 _NO_CHANGE: Final = Delta()
 _NOTHING_DELETED: Final[frozenset[str]] = frozenset()
@@ -1160,7 +1163,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
         if len(changed) + len(fields) > self._backend.max_keys:
             self._check_count()
         limit = self._backend.max_size
-        if encoded and sum(map(len, encoded.values())) + sum(map(len, fields.values())) > limit:
+        if encoded and size_of(encoded) + size_of(fields) > limit:
             self._check_size(encoded)
         if self._facts_changed or (self._cleared and self._facts is not None):
             encoded |= self._own_fields()
@@ -1196,11 +1199,12 @@ class Session(OfCookies, MutableMapping[str, Any]):
         if name[:1] == RESERVED:
             raise ValueRefused(name, "names that begin with NUL are the library's own")
         try:
-            if not name.isascii():
-                name.encode()
+            size = len(name) if name.isascii() else len(name.encode())
             data = backend.codec.dumps(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueRefused(name, str(error)) from error
+        if size > NAME_SIZE:
+            raise ValueRefused(name, f"its name has {size} bytes, and {NAME_SIZE} are the most")
         if len(data) > backend.max_value_size:
             raise ValueRefused(
                 name, f"{len(data)} bytes, and max_value_size is {backend.max_value_size}"
@@ -1235,7 +1239,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
 
     def _check_size(self, encoded: Mapping[str, bytes]) -> None:
         limit = self._backend.max_size
-        size = sum(map(len, {**self._fields, **encoded}.values()))
+        size = size_of({**self._fields, **encoded})
         if size > limit:
             largest = max(encoded, key=lambda name: len(encoded[name]))
             raise ValueRefused(largest, f"the session would have {size} bytes; max_size is {limit}")
@@ -1346,6 +1350,12 @@ def fields_of(session: Session, facts: Facts) -> dict[str, bytes]:
     session._check_facts(facts)
     session._learn(facts)
     return session._own_fields()
+
+
+def size_of(fields: Mapping[str, bytes]) -> int:
+    """Return how many bytes of `max_size` encoded values take, with their names."""
+    names = "".join(fields).encode("utf-8", "surrogatepass")
+    return len(names) + sum(map(len, fields.values()))
 
 
 def _without_own(fields: Mapping[str, bytes]) -> dict[str, bytes]:

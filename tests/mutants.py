@@ -256,6 +256,10 @@ MUTANTS = [
             "Session._encoded", never("max_value_size"), "test_session",
         ),
         Mutant(
+            "names of keys are in the limits",
+            "size_of", returns("sum(map(len, fields.values()))"), "test_refusals",
+        ),
+        Mutant(
             "a session with an id of Beaker's moves at its first use",
             "Session._load", never("is_beaker_id"), "test_beaker_ids",
         ),

@@ -368,6 +368,101 @@ def test_a_session_has_so_many_keys_and_no_more(store, clock):
     assert site.result == {"b": [2], "c": 3, "e": 5}
 
 
+def assign(names):
+    for name in names:
+        session[name] = 1
+
+
+#: Every way by which a key gets into a session.
+WAYS = {
+    "item": assign,
+    "update": lambda names: session.update(dict.fromkeys(names, 1)),
+    "setdefault": lambda names: [session.setdefault(name, 1) for name in names],
+    "incr": lambda names: [session.incr(name) for name in names],
+    "mutate": lambda names: session.mutate(lambda draft: draft.update(dict.fromkeys(names, 1))),
+}
+#: Every way by which it is saved.
+SAVES = {
+    "save": lambda: session.save(),
+    "persist": lambda: session.persist(),
+    "login": lambda: (session.login("ann"), session.save()),
+    "regenerate_id": lambda: (session.regenerate_id(), session.save()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("save", SAVES)
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize(
+    ("names", "limit"),
+    [
+        ([f"{n:04d}" + "n" * 496 for n in range(5)], "max_size is 2000"),
+        # Two and four bytes each, in UTF-8.
+        (["é" * 400, "\N{SNAKE}" * 200, "ü" * 400], "max_size is 2000"),
+        (["n" * 1025], "1024 are the most"),
+        (["é" * 513], "1024 are the most"),
+    ],
+)
+def test_the_names_of_keys_are_in_the_limits(store, clock, way, save, is_new, names, limit):
+    site = Site(type=store, clock=clock, max_size=2000)
+    id = None if is_new else site.get(visit).id
+
+    def names_stored():
+        fields = [store.load(key).fields for key in list(store.keys())]
+        return [[name for name in each if name[0] != "\0"] for each in fields]
+
+    def put():
+        WAYS[way](names)
+        SAVES[save]()
+
+    def fill():
+        with pytest.raises(ValueRefused, match=limit) as caught:
+            put()
+        assert caught.value.key in names
+        assert len(str(caught.value)) < 300
+        session.revert()
+        return dict(session)
+
+    assert site.get(fill, id).status == "200 OK"
+    if is_new:
+        assert names_stored() in ([], [[]])  # a login is saved by itself
+    elif way == "incr":  # at once, each
+        assert len("".join(names_stored()[0]).encode()) <= 2000
+    else:
+        assert names_stored() == [["n"]]
+
+
+def test_the_names_of_keys_are_in_the_limits_of_what_is_saved_by_itself(store, clock):
+    site = Site(type=store, clock=clock, max_size=2000, auto=True)
+    with pytest.raises(ValueRefused, match="max_size is 2000"):
+        site.get(lambda: session.update({f"{n:04d}" + "n" * 496: 1 for n in range(5)}))
+    assert list(store.keys()) == []
+
+
+def test_a_name_as_long_as_may_be_is_no_matter(store, clock):
+    site = Site(type=store, clock=clock, max_size=2000)
+    names = ["n" * 1023, "\N{SNAKE}" * 240]
+
+    def fill():
+        assign(names)
+        session.save()
+
+    id = site.get(fill).id
+    site.get(lambda: dict(session), id)
+    assert site.result == dict.fromkeys(names, 1)
+
+
+def test_a_key_that_is_replaced_is_counted_once(store, clock):
+    site = Site(type=store, clock=clock, max_size=2000)
+
+    def fill():
+        session["n" * 1000] = "x" * 900
+        session.save()
+
+    id = site.get(fill).id
+    assert site.get(fill, id).status == "200 OK"
+
+
 # -- plain HTTP ----------------------------------------------------------------------------------
 
 

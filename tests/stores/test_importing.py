@@ -581,14 +581,22 @@ def test_a_value_can_be_left_out_on_purpose(files, run, target):
     assert target.client().get("/", headers={"X-Session-Id": old}).text == "ann 0"
 
 
-def test_a_session_that_is_too_large_is_left_out_whole(files, run, target):
-    written(files, {"user": "ann", "a": "x" * 600, "b": "y" * 600})
-    target.set(max_size="1000")
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"user": "ann", "a": "x" * 600, "b": "y" * 600}, "max_size is 1000"),
+        ({"user": "ann", "x" * 600: 1, "y" * 600: 1}, "max_size is 1000"),
+        (dict.fromkeys("abcdef", 1), "max_keys is 5"),
+    ],
+)
+def test_a_session_that_is_too_large_is_left_out_whole(files, run, target, values, sentence):
+    written(files, values)
+    target.set(max_size="1000", max_keys="5")
 
     for more in ((), ("--leave-out-values",)):
         done = run(files, *more)
         assert (done.status, done.imported) == (1, 0)
-        assert "max_size is 1000" in done.err
+        assert sentence in done.err
 
 
 def test_a_broken_record_costs_that_session_only(files, run, target):
