@@ -458,8 +458,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "max_sessions",
             _count,
             100_000,
-            "How many sessions the `memory` store holds; past "
-            "that, the longest idle one makes room.",
+            "How many sessions the `memory` store holds; past that, the longest idle one without "
+            "an owner makes room.",
         ),
         Option(
             "deadline",

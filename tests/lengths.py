@@ -11,3 +11,5 @@ ROUNDS = int(os.environ.get("NOCOOKIE_ROUNDS", "400"))
 KILLS = int(os.environ.get("NOCOOKIE_KILLS", "40"))
 #: How many times the usual number of generated URLs, pages and histories of sessions.
 FUZZ = int(os.environ.get("NOCOOKIE_FUZZ", "1"))
+#: New sessions of clients that never return.
+FLOOD = int(os.environ.get("NOCOOKIE_FLOOD", "3000"))

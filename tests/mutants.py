@@ -355,6 +355,10 @@ MUTANTS = [
             "MemoryStore.rotate", always("owner", near=("created", "owner")), "test_logins",
         ),
         Mutant(
+            "robots end no session that has an owner",
+            "MemoryStore._make_room", condition("records", "_ownerless"), "stores/test_memory",
+        ),
+        Mutant(
             "a save never brings a record into being (memory)",
             "MemoryStore._alive",
             instead("return Record({}, now, now, now, 0)", "SessionGone"),

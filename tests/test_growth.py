@@ -67,6 +67,8 @@ from nocookie.plain import plain_markup
 from nocookie.request import Deployment
 from nocookie.request import Request as View
 from nocookie.rewriting import InParameter, InQuery, InSegment, Scope
+from nocookie.stores.base import Record
+from nocookie.stores.memory import MemoryStore
 from nocookie.testing.audit.auditor import Auditor, cookies_of, links_of
 from nocookie.testing.audit.client import Answer
 from nocookie.testing.audit.elsewhere import leads_elsewhere
@@ -1129,6 +1131,25 @@ def test_many_references_in_one_attribute():
 def test_many_forms_that_wait_and_pieces_of_a_page():
     page = partial(pumped, "", "<form id=f>x</form x>", "")
     check_growth(lambda size: partial(fed(50), page(size)), "forms", 1 << 18)
+
+
+@pytest.mark.parametrize("has_owner", [False, True])
+def test_many_sessions_in_a_full_memory(has_owner):
+    """Who is idle longest is known, and not looked for."""
+
+    def make(size):
+        store = MemoryStore(max_sessions=size)
+        owner = b"ann" if has_owner else None
+
+        def create(numbers, owner=None):
+            for number in numbers:
+                store.create(f"{number:064x}", Record({}, 0.0, 0.0, 0.0, 0), 600, owner)
+
+        create(range(size // 2), owner)
+        create(range(size // 2, size))
+        return partial(create, range(size, 2 * size))
+
+    check_growth(make, "sessions", 1 << 16)
 
 
 # -- through the middleware ----------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """Sessions in this process: for one process, for tests, for trying things out.
 
 Records are tuples of bytes, replaced in one step and never changed, so no two requests share an
-object and readers need no lock. The store is capped: past `max_sessions` the one that has been idle
-longest makes room.
+object and readers need no lock.
+
+The store is capped. At `max_sessions` one makes room for each that comes: of those without an owner
+the one that has been idle longest, and only where all have one, of those. So clients that begin
+sessions and never return push out one another, and nobody who is logged in.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ __all__ = ["MemoryStore"]
 #: The version of what is no record any more, but the trail of one; its seal is the ticket.
 TRAIL: Final = 0
 
-#: How many of the longest idle records a `create` removes if they have expired. Two for each that
-#: comes: so what is expired goes faster than new ones come, and no create takes long.
+#: How many records a `create` looks at, and removes if they have expired. Two for each that comes:
+#: so what is expired goes faster than new ones come, and no create takes long.
 SWEEP_PER_CREATE: Final = 2
 
 
@@ -50,6 +53,11 @@ class MemoryStore:
         # In order of the last save or touch: the longest idle first. A write replaces a record
         # and then moves it: readers, who take no lock, must not find it missing in between.
         self._records: OrderedDict[str, Record] = OrderedDict()
+        #: The keys of those without an owner, in the same order. Not the trail of one that has an
+        #: owner: who is logged in may still come by it.
+        self._ownerless: OrderedDict[str, None] = OrderedDict()
+        #: What the sweep still has to look at, of the keys that there were when it began.
+        self._unswept: Iterator[str] = iter(())
         #: The owner of a record, and the keys of an owner: of few records, so not in them.
         self._owners: dict[str, bytes] = {}
         self._owned: dict[bytes, set[str]] = {}
@@ -71,17 +79,11 @@ class MemoryStore:
                 if records[key].expires > now:
                     raise KeyTaken
                 self._remove(key)
-            for _ in range(SWEEP_PER_CREATE):
-                oldest = next(iter(records), None)
-                if oldest is None or records[oldest].expires > now:
-                    break
-                self._remove(oldest)
-            while len(records) >= self._max_sessions:
-                self._remove(next(iter(records)))
+            self._sweep(now)
+            self._make_room(1)
             fields, created, *_, seal = record
             records[key] = new_record((dict(fields), created, now, now + ttl, 1, seal))
-            if owner is not None:
-                self._give(key, owner)
+            self._give(key, owner)
 
     def save(
         self,
@@ -99,14 +101,14 @@ class MemoryStore:
             self._records[key] = new_record(
                 (merge(fields, delta), created, now, now + ttl, version + 1, there)
             )
-            self._records.move_to_end(key)
+            self._used(key)
 
     def touch(self, key: str, ttl: float, seal: bytes | None = None) -> None:
         now = self._clock()
         with self._lock.here():
             there = self._alive(key, now, seal)
             self._records[key] = there._replace(accessed=now, expires=now + ttl)
-            self._records.move_to_end(key)
+            self._used(key)
 
     def rotate(
         self,
@@ -128,14 +130,14 @@ class MemoryStore:
             self._records[new] = new_record(
                 (merge(fields, delta), began, now, now + ttl, version + 1, seal)
             )
-            if whose is not None:
-                self._give(new, whose)
+            self._give(new, whose)
             if trail is None:
                 self._remove(old)
             else:
                 self._disown(old)
                 ends = now + trail.ttl
                 self._records[old] = new_record(({}, created, now, ends, TRAIL, trail.ticket))
+                self._make_room(0)
 
     def destroy(self, key: str) -> Moved | None:
         with self._lock.here():
@@ -174,9 +176,41 @@ class MemoryStore:
             records = map(self._remove, ended)
             return sum(record is not None and record.expires > now for record in records)
 
-    def _give(self, key: str, owner: bytes) -> None:
-        self._owners[key] = owner
-        self._owned.setdefault(owner, set()).add(key)
+    def _sweep(self, now: float) -> None:
+        """Remove some of what has expired: the longest idle, or where that has not, since it may
+        live for longer than others, whatever comes next."""
+        records = self._records
+        for _ in range(SWEEP_PER_CREATE):
+            key = next(iter(records), None)
+            if key is None:
+                return
+            if records[key].expires > now:
+                key = next(self._unswept, None)
+                if key is None:  # a copy takes less than 10 ns for each record
+                    self._unswept = iter([*records])
+                    continue
+                record = records.get(key)
+                if record is None or record.expires > now:
+                    continue
+            self._remove(key)
+
+    def _make_room(self, count: int) -> None:
+        """Have at most so many records that *count* more may come."""
+        records = self._records
+        while len(records) + count > self._max_sessions:
+            self._remove(next(iter(self._ownerless or records)))
+
+    def _used(self, key: str) -> None:
+        self._records.move_to_end(key)
+        if key in self._ownerless:
+            self._ownerless.move_to_end(key)
+
+    def _give(self, key: str, owner: bytes | None) -> None:
+        if owner is None:
+            self._ownerless[key] = None
+        else:
+            self._owners[key] = owner
+            self._owned.setdefault(owner, set()).add(key)
 
     def _disown(self, key: str) -> None:
         owner = self._owners.pop(key, None)
@@ -188,6 +222,7 @@ class MemoryStore:
                 self._owned.pop(owner, None)
 
     def _remove(self, key: str) -> Record | None:
+        self._ownerless.pop(key, None)
         if self._owners:
             self._disown(key)
         return self._records.pop(key, None)
