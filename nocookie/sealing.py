@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from nocookie.errors import ConfigError, StoreError
@@ -32,6 +33,8 @@ MAC_SIZE: Final = 16
 NONCE_SIZE: Final = 16
 #: The nonce length that SP 800-38D recommends for GCM.
 GCM_NONCE_SIZE: Final = 12
+#: Sessions whose ciphers are kept, for their other values and for the next request.
+CIPHERS_KEPT: Final = 256
 
 
 class BadSeal(Exception):
@@ -43,8 +46,11 @@ def derive(secret: str, purpose: str) -> bytes:
 
     HKDF with SHA-256 (RFC 5869): extract with an empty salt, expand by one block.
     """
-    prk = hmac.digest(bytes(32), secret.encode(), "sha256")
-    return hmac.digest(prk, purpose.encode() + b"\x01", "sha256")
+    return _expand(hmac.digest(bytes(32), secret.encode(), "sha256"), purpose.encode())
+
+
+def _expand(prk: bytes, info: bytes) -> bytes:
+    return hmac.digest(prk, info + b"\x01", "sha256")
 
 
 def random_bytes(size: int) -> bytes:
@@ -83,7 +89,7 @@ class Sealer:
         self._records = [Keyed(derive(s, "nocookie record"), MAC_SIZE) for s in secrets]
         self._values = [Keyed(derive(s, "nocookie value"), MAC_SIZE) for s in secrets]
         self._value_mac = self._values[0]
-        self._ciphers = []
+        self._encryption_keys = [derive(k, "nocookie encryption") for k in encrypt_keys]
         if encrypt_keys:
             try:
                 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -91,7 +97,12 @@ class Sealer:
                 raise ConfigError(
                     "encrypt_key needs the package cryptography: pip install nocookie[crypto]"
                 ) from error
-            self._ciphers = [AESGCM(derive(k, "nocookie encryption")) for k in encrypt_keys]
+
+            def cipher(key: bytes, nonce: bytes) -> AESGCM:
+                return AESGCM(_expand(key, b"nocookie session" + nonce))
+
+            #: What encrypts the session with this nonce. To make it takes longer than to use it.
+            self._cipher = lru_cache(CIPHERS_KEPT)(cipher)
 
     def new_nonce(self) -> bytes:
         return random_bytes(NONCE_SIZE)
@@ -110,9 +121,10 @@ class Sealer:
 
     def seal(self, nonce: bytes, name: str, value: bytes) -> bytes:
         bound = _bound(nonce, name)
-        if self._ciphers:
+        if self._encryption_keys:
             salt = random_bytes(GCM_NONCE_SIZE)
-            return b"e" + salt + self._ciphers[0].encrypt(salt, value, bound)
+            cipher = self._cipher(self._encryption_keys[0], nonce)
+            return b"e" + salt + cipher.encrypt(salt, value, bound)
         return b"m" + self._value_mac(bound + value) + value
 
     def open(self, nonce: bytes, name: str, sealed: bytes) -> bytes:
@@ -126,12 +138,22 @@ class Sealer:
                     return value
         elif kind == b"e":
             salt, box = sealed[1 : 1 + GCM_NONCE_SIZE], sealed[1 + GCM_NONCE_SIZE :]
-            for cipher in self._ciphers:
+            for key in self._encryption_keys:
                 try:
-                    return cipher.decrypt(salt, box, bound)
+                    return self._cipher(key, nonce).decrypt(salt, box, bound)
                 except Exception:  # noqa: S112 - InvalidTag, or too short: the next key
                     continue
         raise BadSeal("the value is not sealed for this field and session")
+
+    def resealed(
+        self, before: bytes, after: bytes, fields: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        """Return values that were sealed with the nonce *before*, sealed with *after*. Raises
+        `BadSeal` if one of them does not open."""
+        return {
+            name: self.seal(after, name, self.open(before, name, sealed))
+            for name, sealed in fields.items()
+        }
 
 
 def _bound(nonce: bytes, name: str) -> bytes:

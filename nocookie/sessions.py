@@ -192,6 +192,8 @@ class Session(OfCookies, MutableMapping[str, Any]):
     _failed: str | None = None
     #: The store key of a record that the client's id names and that cannot be read.
     _unreadable: str | None = None
+    #: The seal of one that turned out to be so when a value was read.
+    _distrusted: bytes | None = None
     #: A record that the client knew was ended in this request.
     _ended = False
     #: Encoded values as the store has them, and the same less what was deleted since.
@@ -390,23 +392,32 @@ class Session(OfCookies, MutableMapping[str, Any]):
         if self._values is None:
             self._load()
         assert self._values is not None
-        return key in self._values or key in self._fields
+        # Who asks reads the value next. One that cannot be read makes the session new, and then
+        # it is not there: so it is read first.
+        return key in self._values or (key in self._fields and self._can_be_read(str(key)))
 
     def __iter__(self) -> Iterator[str]:
-        if self._values is None:
-            self._load()
-        assert self._values is not None
-        # Who iterates reads the values next. One that cannot be read makes the session new, and
-        # then there is nothing to iterate over: so they are read first.
-        for name in self._fields:
-            self.get(name)
-        return iter([*self._fields, *(name for name in self._values if name not in self._fields)])
+        return iter(self._readable())
 
     def __len__(self) -> int:
+        return len(self._readable())
+
+    def _readable(self) -> list[str]:
+        """Return the names of all keys, whose values have been read: see `__contains__`."""
         if self._values is None:
             self._load()
         assert self._values is not None
-        return len(self._fields.keys() | self._values.keys())
+        for name in self._fields:
+            if name not in self._values and not self._can_be_read(name):
+                break  # now there are none
+        return [*self._fields, *(name for name in self._values if name not in self._fields)]
+
+    def _can_be_read(self, key: str) -> bool:
+        try:
+            self._decoded(key)
+        except KeyError:
+            return False
+        return True
 
     def has_key(self, key: str) -> bool:
         """As `in`: Beaker's name for it."""
@@ -883,7 +894,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
 
     def _distrust(self) -> None:
         """Be new, because the record turned out to be corrupted. It stays where it is."""
-        self._unreadable = self._key
+        self._unreadable, self._distrusted = self._key, self._seal
         self._detach("corrupted")
         self._is_new, self._given = True, None
 
@@ -1005,10 +1016,14 @@ class Session(OfCookies, MutableMapping[str, Any]):
         if sealer is not None:  # the nonce makes the seal, so it must be another
             self._nonce = sealer.new_nonce()
             try:
-                for name, data in fields.items():
-                    fields[name] = sealer.seal(self._nonce, name, sealer.open(before, name, data))
-            except BadSeal:
-                raise SessionGone("the session has a value that cannot be read") from None
+                fields = sealer.resealed(before, self._nonce, fields)
+            except BadSeal as error:
+                # The owner begins with what this request knows, and is not kept out for ever.
+                backend.emit("corrupted", str(error), self._named())
+                fields = sealer.resealed(before, self._nonce, delta.set)
+                self._values = {
+                    n: value for n, value in (self._values or {}).items() if n in fields
+                }
         backend.store.destroy(key)
         self._seal = seal = self._new_seal(key)
         self._created = now = backend.clock()
@@ -1077,9 +1092,12 @@ class Session(OfCookies, MutableMapping[str, Any]):
         # Where there is nothing any more, a third request may have stored its own by now: that one
         # is joined in turn.
         if found is not Missing.UNKNOWN and (
-            not isinstance(found, Record) or self._accept(id, key, found) is not None
+            not isinstance(found, Record)
+            or found.seal == self._distrusted
+            or self._accept(id, key, found) is not None
         ):
-            # It cannot be ours: its time is over by our limits, or its secret is not ours.
+            # It cannot be ours: its time is over by our limits, or its secret is not ours, or what
+            # it holds cannot be read, and would never be again under this id.
             self._backend.store.destroy(key)
         self.update(changes)
         self._write(self._checked_delta())
@@ -1232,7 +1250,8 @@ class Session(OfCookies, MutableMapping[str, Any]):
         return now != before and now != backend.codec.dumps(backend.codec.loads(before))
 
     def _check_count(self) -> None:
-        limit, count = self._backend.max_keys, len(self)
+        assert self._values is not None
+        limit, count = self._backend.max_keys, len(self._fields.keys() | self._values.keys())
         if count > limit:
             last = next(reversed(self._changed), "")
             raise ValueRefused(last, f"the session would have {count} keys; max_keys is {limit}")

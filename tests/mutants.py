@@ -256,6 +256,14 @@ MUTANTS = [
             "Session._encoded", never("max_value_size"), "test_session",
         ),
         Mutant(
+            "what cannot be read is not said to be there",
+            "Session._can_be_read", returns("True", "False"), "test_changed_keys",
+        ),
+        Mutant(
+            "a session of a gateway that cannot be read is begun anew",
+            "Session._join", never("_distrusted"), "test_changed_keys",
+        ),
+        Mutant(
             "names of keys are in the limits",
             "size_of", returns("sum(map(len, fields.values()))"), "test_refusals",
         ),
@@ -329,6 +337,10 @@ MUTANTS = [
         Mutant(
             "a value belongs to its field and session",
             "_bound", returns('b""'), "test_session test_sealing",
+        ),
+        Mutant(
+            "each session is encrypted with a key of its own",
+            "Sealer.__init__", returns("AESGCM(key)", "_expand"), "test_sealing",
         ),
     ),
     *of(

@@ -173,6 +173,30 @@ def test_what_is_encrypted_cannot_be_read():
     assert b"findable" in Sealer(["s"]).seal(nonce, "a", b"jfindable"), "a MAC hides nothing"
 
 
+def test_each_session_is_encrypted_with_a_key_of_its_own():
+    """By HKDF from the encrypt_key and the session's nonce: what one key may encrypt with random
+    nonces (2**32 values, SP 800-38D) is for each session."""
+    pytest.importorskip("cryptography")
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+    def key_of(nonce):
+        prk = derive("k", "nocookie encryption")
+        return HKDFExpand(SHA256(), 32, b"nocookie session" + nonce).derive(prk)
+
+    sealer = Sealer(["s"], ["k"])
+    one, other = sealer.new_nonce(), sealer.new_nonce()
+    for nonce in (one, other, one):
+        sealed = sealer.seal(nonce, "a", b"j1")
+        salt, box = sealed[1:13], sealed[13:]
+        bound = nonce + (1).to_bytes(4, "big") + b"a"
+        assert AESGCM(key_of(nonce)).decrypt(salt, box, bound) == b"j1"
+        with pytest.raises(InvalidTag):
+            AESGCM(key_of(other if nonce == one else one)).decrypt(salt, box, bound)
+
+
 def test_encryption_without_its_package_says_what_to_install(monkeypatch):
     for name in list(sys.modules):
         if name.partition(".")[0] == "cryptography":
