@@ -5,11 +5,14 @@ The rules of this file:
 1. `start_response` only records. The *commit* happens once, at the earliest of: the application
    has returned and had called it; the application calls `write()`; a lazy body yields its first
    chunk. Until then a failed save can still become the whole response.
-2. The application, every step of its body and its `close()` run in the request's own context, so
-   nothing is left in a thread when a response is dropped. Context variables that the
-   application sets do not reach outer layers.
+2. The application, every step of its body and its `close()` run in one context, the request's
+   own: what the application sets in its call it can reset in its body, and nothing is left in a
+   thread when a response is dropped. Context variables that the application sets do not reach
+   outer layers.
 3. An application that raises before the commit commits nothing.
-4. environ and session hold each other while the request runs; at its end the session lets go,
+4. What is saved after the commit, or where there is none because the application has taken the
+   socket over, is a late change: it is written when the body is at its end, or is closed.
+5. environ and session hold each other while the request runs; at its end the session lets go,
    so a request leaves nothing for the garbage collector.
 """
 
@@ -21,7 +24,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from traceback import walk_tb
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nocookie.answers import ANSWERED, answer
 from nocookie.carriers import BodyFilter, Reply
@@ -42,6 +45,7 @@ __all__ = ["SessionMiddleware"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 Headers = list[tuple[str, str]]
+T = TypeVar("T")
 
 
 class SessionMiddleware:
@@ -72,9 +76,12 @@ class SessionMiddleware:
         self._has_to_prepare = True
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return copy_context().run(self._respond, environ, start_response)
+        context = copy_context()
+        return context.run(self._respond, environ, start_response, context)
 
-    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def _respond(
+        self, environ: WSGIEnvironment, start_response: StartResponse, context: Context
+    ) -> Iterable[bytes]:
         key = self.environ_key
         manager = self.manager
         # Without a call of __init__: this is the way of every request.
@@ -137,11 +144,14 @@ class SessionMiddleware:
                 raise
             return _failure(error, manager, environ, start_response)
         except BaseException as error:
-            exchange._give_up(body)
+            if type(error) is StopIteration and not exchange._status and _is_upgrade(environ):
+                exchange._end()  # this is how gunicorn is told that the socket is not its own now
+            else:
+                exchange._give_up(body)
             body = ()  # this frame is shown with the error, and pages hold ids
             _forget_locals(error)
             raise
-        return _Body(body, exchange, environ, copy_context())
+        return _Body(body, exchange, environ, context)
 
     def _prepare(self, environ: WSGIEnvironment) -> str | None:
         if not self._knows_processes:
@@ -184,6 +194,10 @@ class _Exchange(SessionObject):
     _server_write: Any
     #: Puts the id on the links of the page: set by the commit.
     _rewriter: BodyFilter | None
+    #: The application raised before the commit: nothing of it is saved.
+    _has_raised = False
+    #: A late change could not be written, and that was said.
+    _has_lost = False
 
     def _start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None, /
@@ -264,11 +278,17 @@ class _Exchange(SessionObject):
         assert rewriter is not None
         return [rewriter.feed(b"".join(rest)) + rewriter.close()]
 
+    def _finish(self) -> None:
+        """Write what is late. More may come: a body is at its end before it is closed."""
+        session = self._sess
+        if session is None or self._has_raised:
+            return
+        if session._marked or not self._has_lost:
+            self._has_lost = not _finish_late(session)
+
     def _end(self) -> None:
         """The application is done: nothing of it runs any more."""
-        session = self._sess
-        if session is not None and self._sent:
-            _finish_late(session)
+        self._finish()
         self._let_go()
 
     def _give_up(self, body: Iterable[bytes]) -> None:
@@ -281,7 +301,7 @@ class _Exchange(SessionObject):
             logger.exception("closing the body of a failed response failed too")
 
     def _let_go(self) -> None:
-        # environ holds this object, and what the server gave us may hold environ: see rule 4.
+        # environ holds this object, and what the server gave us may hold environ: see rule 5.
         self._environ = self._start_response = self._server_write = None
         self._refused = self._rewriter = None  # they may hold the request, too
 
@@ -314,10 +334,21 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        return self._context.run(self._step)
+        return self._run(self._step)
 
     def close(self) -> None:
-        self._context.run(self._finish)
+        self._run(self._finish)
+
+    def _run(self, call: Callable[[], T]) -> T:
+        try:
+            return self._context.run(call)
+        except RuntimeError as error:
+            traceback = error.__traceback__
+            if traceback is None or traceback.tb_next is not None:
+                raise  # from within
+        # The context is in use: another thread or greenlet, or one further out in this, is in a
+        # step of this body. Such a call has no context of its own without us, either.
+        return self._context.copy().run(call)
 
     def _step(self) -> bytes:
         exchange = self._exchange
@@ -328,6 +359,8 @@ class _Body:
             chunk = next(self._chunks, None)
             if not exchange._sent and exchange._status and self._app_body is not None:
                 exchange._send()
+            if chunk is None:  # servers may forget to close it
+                exchange._finish()
         except ANSWERED as error:
             if exchange._sent:
                 _forget_locals(error)
@@ -338,6 +371,7 @@ class _Body:
             self._chunks = iter(_failure(error, manager, self._environ, start_response))
             chunk = next(self._chunks, None)
         except BaseException as error:
+            exchange._has_raised = not exchange._sent
             _forget_locals(error)
             raise
         if exchange._sent and exchange._rewriter is not None:
@@ -372,22 +406,36 @@ class _Body:
             _close(body)
 
 
-def _finish_late(session: Session) -> None:
+def _finish_late(session: Session) -> bool:
     """Write what was saved after the commit: into a record that exists, under the id that the
-    client has. Anything else cannot be done any more, and is reported. Renew what was only read."""
+    client has. Anything else cannot be done any more, and is reported. Renew what was only read.
+    Return whether nothing was lost."""
+    lost = None
     try:
-        if session._marked or (session._backend.auto and session._has_changes()):
-            if session._key is not None and session._old is None:
-                session.save()
-            elif session._changed or session._key is not None:
-                session._backend.emit(
-                    "lost", "a new session or id, saved after the response began", session._named()
-                )
-        elif session._touch_due:
-            session._touch()
+        if not session._marked and not (session._backend.auto and session._has_changes()):
+            _renew_late(session)
+        elif session._key is not None and session._old is None and session._backend.tokens is None:
+            session.save()
+        elif session._changed or session._key is not None:
+            lost = "what the client would have to be told, saved after the response began"
     except Exception as error:  # the response is out: nobody is left to be told but the log
-        detail = f"saved after the response began: {type(error).__name__}"
-        session._backend.emit("lost", detail, session._named())
+        lost = f"saved after the response began: {type(error).__name__}"
+    session._marked = session._touch_due = False
+    if lost is None:
+        return True
+    try:
+        session._backend.emit("lost", lost, session._named())
+    except Refusal:  # of a callback: there is no answer any more that could say so
+        pass
+    return False
+
+
+def _renew_late(session: Session) -> None:
+    if session._touch_due:
+        try:
+            session._touch()
+        except StoreError:  # an event says so already, and nothing of the application's is lost
+            pass
 
 
 # -- answers of our own --------------------------------------------------------------------------
@@ -443,6 +491,11 @@ def _forget_locals(error: BaseException) -> None:
                     frame.clear()
                 except RuntimeError:  # it is running, and ends with this error
                     pass
+
+
+def _is_upgrade(environ: WSGIEnvironment) -> bool:
+    """Whether the client asks to go on by another protocol, such as that of WebSockets."""
+    return "HTTP_UPGRADE" in environ
 
 
 def _close(body: Iterable[bytes]) -> None:

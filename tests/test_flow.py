@@ -1,11 +1,14 @@
 """The commit point: when a request writes, once, before the first byte leaves."""
 
 import sys
+import threading
 import wsgiref.validate
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from wsgiref.util import FileWrapper
 
 import pytest
-from helpers import CountingStore, serve
+from helpers import Answer, CountingStore, serve
 from webob import Request
 
 import nocookie
@@ -333,6 +336,369 @@ def test_a_late_save_without_data_loses_nothing_and_says_nothing(wrap, caplog):
 
     serve(wrap(app))
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("closed", ["once", "never"])
+def test_a_late_save_is_written_at_the_end_of_the_body_whether_or_not_it_is_closed(
+    wrap, store, closed
+):
+    def app(environ, start_response):
+        session["early"] = 1
+        session.save()
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            session["late"] = 2
+            session.save()
+
+        return body()
+
+    body = wrap(app)(Request.blank("/").environ, lambda *_: None)
+    assert list(body) == [b"one"]
+    assert store.trips == ["create", "save"]
+    if closed == "once":
+        body.close()
+        assert store.trips == ["create", "save"]
+
+
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("kind", ["new", "gone", "down"])
+def test_what_is_lost_is_said_once_though_a_body_ends_and_is_closed(
+    wrap, store, caplog, kind, auto
+):
+    def app(environ, start_response):
+        if kind != "new":
+            session["early"] = 1
+            session.save()
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            session["late"] = 2
+            session.save()
+            if kind != "new":
+                store.fail("save", gone=kind == "gone")
+
+        return body()
+
+    serve(wrap(app, auto=auto))
+    assert store.trips.count("save") == (kind != "new")
+    assert [r.event for r in caplog.records].count("lost") == 1
+
+
+def test_what_close_saves_after_the_end_of_the_body_is_written_too(wrap, store):
+    class Body:
+        def __iter__(self):
+            yield b"one"
+            session["late"] = 1
+            session.save()
+
+        def close(self):
+            session["at close"] = session["late"] + 1
+            session.save()
+
+    def app(environ, start_response):
+        session["early"] = 0
+        session.save()
+        start_response("200 OK", [])
+        return Body()
+
+    middleware = wrap(app)
+    answer = serve(middleware)
+    assert stored(middleware, answer.id) == {"early": 0, "late": 1, "at close": 2}
+    assert store.trips[:3] == ["create", "save", "save"]
+
+
+def test_a_late_save_is_lost_where_the_client_keeps_the_session(caplog):
+    """With `type = cookie`: the head is gone that could have told it."""
+
+    def app(environ, start_response):
+        session["early"] = 1
+        session.save()
+        start_response("200 OK", [])
+
+        def body():
+            yield b"one"
+            session["late"] = 2
+            session.save()
+
+        return body()
+
+    serve(SessionMiddleware(app, use_cookies=True, type="cookie", secret="s" * 32))
+    assert [r.event for r in caplog.records].count("lost") == 1
+
+
+def test_a_renewal_that_fails_late_is_no_change_that_is_lost(clock, caplog):
+    store = CountingStore(clock=clock)
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/write":
+            session["n"] = 1
+            session.save()
+        start_response("200 OK", [])
+        return (str(session.get("n")).encode() for _ in range(1))
+
+    middleware = SessionMiddleware(app, use_cookies=False, type=store, clock=clock)
+    id = serve(middleware, path="/write").id
+    clock.advance(1000)
+    store.fail("touch")
+    assert serve(middleware, id).body == b"1"
+    assert store.trips.count("touch") == 1
+    assert [r.event for r in caplog.records] == ["store error"]
+
+
+# -- bodies whose head was never started: the application has taken the socket over ----------------
+
+
+class Taken:
+    """An application that takes the socket over, in one of several ways."""
+
+    def __init__(self, how, work):
+        self.how, self.work = how, work
+
+    def __call__(self, environ, start_response):
+        if environ["PATH_INFO"] == "/begin":
+            session["n"] = 1
+            session.save()
+            start_response("200 OK", [])
+            return [b""]
+        if self.how == "generator":
+            return self.body()
+        self.work()
+        if self.how == "raises":
+            raise StopIteration
+        return () if self.how == "tuple" else []
+
+    def body(self):
+        self.work()
+        yield from ()
+
+
+WAYS = ["list", "tuple", "generator", "raises"]
+SOCKET = {"Upgrade": "websocket", "Connection": "Upgrade"}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_save_of_one_that_has_taken_the_socket_over_is_written(wrap, store, how):
+    def work():
+        session["n"] += 1
+        session.save()
+
+    middleware = wrap(Taken(how, work))
+    id = serve(middleware, path="/begin").id
+    store.trips.clear()
+    answer = taken_over(middleware, id)
+    assert (answer.log, store.trips) == ([], ["load", "save"])
+    assert stored(middleware, id) == {"n": 2}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_one_that_has_taken_the_socket_over_and_only_reads_renews(clock, how):
+    store = CountingStore(clock=clock)
+    app = Taken(how, lambda: session["n"])
+    middleware = SessionMiddleware(app, use_cookies=False, type=store, clock=clock)
+    id = serve(middleware, path="/begin").id
+    for _ in range(5):
+        clock.advance(1000)
+        taken_over(middleware, id)
+    assert stored(middleware, id) == {"n": 1}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_new_session_of_one_that_has_taken_the_socket_over_is_lost(wrap, store, caplog, how):
+    def work():
+        session["n"] = 1
+        session.save()
+
+    taken_over(wrap(Taken(how, work)), None)
+    assert store.trips == []
+    assert [r.event for r in caplog.records] == ["lost"]
+
+
+def test_a_listener_cannot_refuse_a_client_that_has_taken_the_socket_over(wrap, caplog):
+    def refuse(event):
+        if event.name == "lost":
+            raise nocookie.TooManyTries(60)
+
+    def work():
+        session["n"] = 1
+        session.save()
+
+    assert taken_over(wrap(Taken("list", work), on_event=refuse), None).log == []
+
+
+def test_stop_iteration_is_an_error_like_any_other_where_nobody_asked_for_the_socket(wrap, store):
+    def work():
+        session["n"] += 1
+        session.save()
+
+    middleware = wrap(Taken("raises", work))
+    id = serve(middleware, path="/begin").id
+    with pytest.raises(StopIteration):
+        serve(middleware, id)
+    assert stored(middleware, id) == {"n": 1}
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_body_that_raises_before_the_commit_saves_nothing_when_it_is_closed(wrap, store, started):
+    class Body:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            session["n"] = 2
+            session.save()
+            raise ZeroDivisionError
+
+        def close(self):
+            session["n"] = 3
+            session.save()
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/begin":
+            session["n"] = 1
+            session.save()
+            start_response("200 OK", [])
+            return [b""]
+        if started:
+
+            def body():
+                start_response("200 OK", [])
+                yield from Body()
+
+            return body()
+        return Body()
+
+    middleware = wrap(app)
+    id = serve(middleware, path="/begin").id
+    with pytest.raises(ZeroDivisionError):
+        serve(middleware, id)
+    assert stored(middleware, id) == {"n": 1}
+
+
+def taken_over(middleware, id):
+    try:
+        return serve(middleware, id, headers=SOCKET)
+    except StopIteration:
+        return Answer()
+
+
+# -- one context ----------------------------------------------------------------------------------
+
+mark = ContextVar("mark", default=0)
+
+
+def test_what_is_set_in_the_call_can_be_reset_in_the_body_and_in_its_close(wrap):
+    seen = []
+
+    class Body:
+        def __init__(self):
+            self.token = mark.set(1)
+            self.pieces = iter([b"a", b"b"])
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            mark.set(mark.get() + 1)
+            return next(self.pieces)
+
+        def close(self):
+            seen.append(mark.get())
+            mark.reset(self.token)
+            seen.append(mark.get())
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return Body()
+
+    assert serve(wrap(app)).body == b"ab"
+    assert seen == [4, 0]
+    assert mark.get() == 0
+
+
+def test_a_body_that_is_closed_while_it_works_is_closed_in_a_copy_of_its_context(wrap):
+    """As a thread or a greenlet does that gives up on a client which does not read."""
+    seen = []
+    works, ends = threading.Event(), threading.Event()
+
+    class Body:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            works.set()
+            assert ends.wait(60)
+            seen.append((mark.get(), session["n"]))
+            raise StopIteration
+
+        def close(self):
+            seen.append((mark.get(), session["n"]))
+
+    def app(environ, start_response):
+        mark.set(1)
+        session["n"] = 7
+        start_response("200 OK", [])
+        return Body()
+
+    body = wrap(app)(Request.blank("/").environ, lambda *_: None)
+    with ThreadPoolExecutor(1) as pool:
+        reads = pool.submit(list, body)
+        assert works.wait(60)
+        try:
+            body.close()
+        finally:
+            ends.set()
+        assert reads.result(60) == []
+    assert seen == [(1, 7), (1, 7)]
+
+
+def test_a_body_that_reads_itself_on_is_read_on(wrap):
+    """Whoever is further out in a step of the same body, it goes on without an exception."""
+    bodies = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return Body()
+
+    class Body:
+        depth = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.depth += 1
+            if self.depth == 1:
+                return next(bodies[0])
+            if self.depth == 2:
+                return b"inner"
+            raise StopIteration
+
+    bodies.append(wrap(app)(Request.blank("/").environ, lambda *_: None))
+    assert list(bodies[0]) == [b"inner"]
+
+
+def test_a_runtime_error_of_the_application_is_its_own(wrap):
+    calls = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+
+        class Body:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                calls.append(1)
+                raise RuntimeError("cannot enter context: said by the application")
+
+        return Body()
+
+    with pytest.raises(RuntimeError, match="said by the application"):
+        serve(wrap(app))
+    assert calls == [1]
 
 
 def test_a_save_after_the_request_is_an_error(wrap):

@@ -46,6 +46,15 @@ def test_the_demo_gives_the_same_answers_under(name, wsgi_server):
     assert not re.search("Traceback|Error", server.log), server.log
 
 
+@each(*NAMES)
+def test_a_late_change_is_written_and_once_under(name, wsgi_server):
+    server = wsgi_server(name, "late:application")
+    id = server.request("GET", "/").headers["X-Session-Id"]
+    assert server.request("GET", "/late", [("X-Session-Id", id)]).body == b"one two"
+    shown = server.request("GET", "/show", [("X-Session-Id", id)])
+    assert json.loads(shown.body) == {"late": 1, "saves": 1}
+
+
 # -- the rig itself ------------------------------------------------------------------------------
 
 

@@ -227,11 +227,23 @@ KINDS = {
     "uvicorn-a2wsgi": asgi("uvicorn", "--host=127.0.0.1 --port={port} --http=h11 --lifespan=off"),
 }
 
+#: How a package is imported where that is not its name.
+MODULES_OF = {"gevent-websocket": "geventwebsocket"}
+
+#: Servers for one purpose, which a test asks for by name and no page lists.
+SPECIAL = {
+    "gevent-websocket": gunicorn(
+        "--worker-class=geventwebsocket.gunicorn.workers.GeventWebSocketWorker",
+        "gevent",
+        "gevent-websocket",
+    ),
+}
+
 
 class Asked(NamedTuple):
     """What a test asks for."""
 
-    #: One of NAMES.
+    #: One of NAMES, or of SPECIAL.
     name: str
     #: `module:name`.
     application: str
@@ -250,9 +262,9 @@ class WsgiServer(HttpServer):
 
     def __init__(self, folder: Path, asked: Asked) -> None:
         name, application, workers, prefix, modules, _ = asked
-        self.kind = KINDS[name]
+        self.kind = {**KINDS, **SPECIAL}[name]
         for package in self.kind.packages:
-            if importlib.util.find_spec(package) is None:
+            if importlib.util.find_spec(MODULES_OF.get(package, package)) is None:
                 missing(package, "pip install --group servers")
         assert workers == 1 or self.kind.has_workers, f"{name} is one process"
         assert not prefix or self.kind.mounted, f"{name} has no prefix"
