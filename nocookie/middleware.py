@@ -412,7 +412,7 @@ def _finish_late(session: Session) -> bool:
     Return whether nothing was lost."""
     lost = None
     try:
-        if not session._marked and not (session._backend.auto and session._has_changes()):
+        if not session._marked and not (session._saves_by_itself() and session._has_changes()):
             _renew_late(session)
         elif session._key is not None and session._old is None and session._backend.tokens is None:
             session.save()

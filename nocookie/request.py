@@ -71,6 +71,9 @@ _absolute: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*").match
 #: What RFC 3986 lets stand in a path.
 _PATH_SAFE: Final = "/!$&'()*+,;=:@~"
 
+#: By which header a browser says that it fetches ahead: today's, then those of older ones.
+_PURPOSES: Final = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")
+
 _DEFAULT_PORT: Final = {"http": ":80", "https": ":443"}
 _AGENT_SIZE: Final = 8
 
@@ -191,12 +194,19 @@ class Request:
         return not address or address.startswith("127.") or address == "::1"
 
     @property
+    def is_passive(self) -> bool:
+        """Whether this request shows nobody a page: a checker of links looks, or a browser asks
+        ahead of a request to another origin (Fetch: a CORS-preflight request)."""
+        method = self.environ["REQUEST_METHOD"]
+        if method == "OPTIONS":
+            return "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in self.environ
+        return bool(method == "HEAD")
+
+    @property
     def is_speculative(self) -> bool:
-        """Whether nobody made this request on purpose: a browser fetches ahead (Fetch, section
-        3.8: `Sec-Purpose`), or a checker of links looks."""
-        if self.environ["REQUEST_METHOD"] == "HEAD":
-            return True
-        return "prefetch" in self.environ.get("HTTP_SEC_PURPOSE", "")
+        """Whether a browser fetches ahead what its user may never look at (Fetch: `Sec-Purpose`;
+        the others are of older browsers). If the user does, there is no other request."""
+        return any("prefetch" in self.environ.get(name, "").lower() for name in _PURPOSES)
 
     def client_digest(self) -> str:
         """Return what tells one kind of client from another, by what it says of itself."""

@@ -25,6 +25,9 @@ T = TypeVar("T")
 #: How much of a User-Agent is kept to tell sessions apart by.
 CLIENT_LENGTH: Final = 200
 
+#: The methods of requests that show nobody a page, or may be such: see `Request.is_passive`.
+_OF_INTEREST: Final = frozenset({"HEAD", "OPTIONS"})
+
 
 class Opener(Protocol):
     """What a session object needs of the manager that opens it."""
@@ -99,13 +102,22 @@ class SessionObject(OfCookies, _Attributed, MutableMapping[str, Any]):
             session._backend = manager.backend
             environ = self._environ
             # A view of most requests would be made for nothing.
-            if environ["REQUEST_METHOD"] == "HEAD" or "HTTP_SEC_PURPOSE" in environ:
-                session._passive = manager.request(environ).is_speculative
+            if (
+                environ["REQUEST_METHOD"] in _OF_INTEREST
+                or "HTTP_SEC_PURPOSE" in environ
+                or "HTTP_PURPOSE" in environ
+                or "HTTP_X_MOZ" in environ
+            ):
+                self._look_at_purpose(session, environ)
             session._presented, session._reason = manager.find(environ)
             if session._reason == "insecure":
                 session._insecure = True
             self._sess = session
         return session
+
+    def _look_at_purpose(self, session: Session, environ: WSGIEnvironment) -> None:
+        request = self._manager.request(environ)
+        session._passive, session._speculative = request.is_passive, request.is_speculative
 
     def _get_current_obj(self) -> SessionObject:
         """Return itself: the proxy has the same method and returns this object."""
@@ -129,8 +141,8 @@ class SessionObject(OfCookies, _Attributed, MutableMapping[str, Any]):
         presented, reason = ((), "insecure") if insecure else backend.presented(id)
         session = self._manager.session_class._of(backend, presented, reason)
         session._insecure = insecure
-        if self._environ is not None:
-            session._passive = self._manager.request(self._environ).is_speculative
+        if environ is not None:
+            self._look_at_purpose(session, environ)
         self._sess = session
 
     def url(self, url: str) -> str:

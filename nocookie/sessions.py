@@ -157,9 +157,12 @@ class Session(OfCookies, MutableMapping[str, Any]):
     #: The id that the client presented and the store knew, and the carrier that brought it.
     _given: str | None = None
     _brought_by: Carrier | None = None
-    #: The request is a HEAD or a prefetch: nobody made it on purpose, so it neither begins a
-    #: session nor renews one.
+    #: The request is a HEAD or a preflight: it shows nobody a page, so it neither begins a session
+    #: nor renews one.
     _passive = False
+    #: The request is a prefetch: its page may never be looked at, so its id does not change by
+    #: itself, and `auto` begins no session.
+    _speculative = False
     #: The client came by plain HTTP where that is ruled out. The reason is another one once the
     #: session was ended.
     _insecure = False
@@ -655,7 +658,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
                         if self._is_new is None:
                             self._is_new = False
                         beaker_ids = backend.beaker_ids
-                        if beaker_ids is not None and is_beaker_id(id) and not self._passive:
+                        if beaker_ids is not None and is_beaker_id(id) and self._may_turn():
                             self._take_over(id, beaker_ids.until)
                         return
                     self._facts = self._life = self._stored_facts = self._stored_life = None
@@ -914,13 +917,17 @@ class Session(OfCookies, MutableMapping[str, Any]):
             self.save()
         elif self._values is None or self._failed == "gone":
             return
-        elif self._backend.auto and self._has_changes():
+        elif self._saves_by_itself() and self._has_changes():
             self.save()
         elif self._touch_due:
             self._touch()
 
+    def _saves_by_itself(self) -> bool:
+        """Whether what was changed is saved though nobody called `save()`."""
+        return self._backend.auto and not (self._speculative and self._key is None)
+
     def _will_be_stored(self) -> bool:
-        if self._passive or not (self._marked or self._backend.auto):
+        if self._passive or not (self._marked or self._saves_by_itself()):
             return False
         return bool(self._changed) or self._facts_changed
 
@@ -969,12 +976,16 @@ class Session(OfCookies, MutableMapping[str, Any]):
     def _is_turn_due(self) -> bool:
         """Whether the id is so old that the session should go on under another. Not if the client
         is told one in this response anyway."""
-        if self._key is None or self._id != self._given or self._passive:
+        if self._key is None or self._id != self._given or not self._may_turn():
             return False
         created, facts = self._created, self._facts
         assert created is not None
         last = created if facts is None or facts.rotated is None else facts.rotated
         return self._backend.clock() - last >= self._backend.rotate_every
+
+    def _may_turn(self) -> bool:
+        """Whether what this response says will be heard: otherwise the id stays as it is."""
+        return not self._passive and not self._speculative
 
     def _prepare_turn(self) -> None:
         """Have the commit rotate, with a trail for those who still have the old id."""

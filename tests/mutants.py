@@ -163,7 +163,7 @@ MUTANTS = [
         ),
         Mutant(
             "a stream runs in the context of its own request",
-            "_Body.__next__", direct("run"), "test_isolation",
+            "_Body.__next__", direct("_run"), "test_isolation",
         ),
         Mutant("a request leaves no cycle", "_Exchange._let_go", body("pass"), "test_isolation"),
         Mutant(
@@ -178,7 +178,19 @@ MUTANTS = [
             "after a failure nothing is saved any more",
             "_Exchange._give_up", drop("_sess"), "test_failures test_flow",
         ),
-        Mutant("a late save is written", "_Exchange._end", drop("_finish_late"), "test_flow"),
+        Mutant(
+            "a request runs in one context", "SessionMiddleware._respond",
+            returns("_Body(body, exchange, environ, copy_context())", "_Body"), "test_flow",
+        ),
+        Mutant("a late save is written", "_Exchange._finish", drop("_finish_late"), "test_flow"),
+        Mutant(
+            "a late save is written though nobody calls close()",
+            "_Body._step", drop("_finish"), "test_flow",
+        ),
+        Mutant(
+            "what a socket's handler saved is written",
+            "SessionMiddleware._respond", never("_is_upgrade"), "test_flow",
+        ),
         Mutant(
             "a nested middleware is one session",
             "SessionMiddleware._respond", never("is_bound"), "test_flow",
@@ -229,11 +241,19 @@ MUTANTS = [
             "test_clocks",
         ),
         Mutant(
-            "nobody begins a session by a prefetch", "Session._write", always("_passive"),
+            "nobody begins a session by a HEAD", "Session._write", always("_passive"),
             "test_refusals",
         ),
         Mutant(
-            "nobody renews a session by a prefetch", "Session._touch", never("_passive"),
+            "nobody renews a session by a HEAD", "Session._touch", never("_passive"),
+            "test_refusals",
+        ),
+        Mutant(
+            "a prefetch begins no session by itself",
+            "Session._saves_by_itself", never("_speculative"), "test_refusals",
+        ),
+        Mutant(
+            "a prefetch changes no id", "Session._may_turn", always("_speculative"),
             "test_refusals",
         ),
         Mutant(
@@ -272,8 +292,8 @@ MUTANTS = [
             "Session._load", never("is_beaker_id"), "test_beaker_ids",
         ),
         Mutant(
-            "a prefetch with an id of Beaker's is told none of ours",
-            "Session._load", always("_passive", near=("is_beaker_id",)), "test_beaker_ids",
+            "a HEAD with an id of Beaker's is told none of ours",
+            "Session._load", always("_may_turn", near=("is_beaker_id",)), "test_beaker_ids",
         ),
         Mutant(
             "a session of Beaker's that is changed exactly moves all the same",

@@ -823,10 +823,19 @@ def linked(text):
 def viewed(text):
     """What is known of a request, wherever a text may stand in it."""
     deployment = Deployment(proxies=[ip_network("127.0.0.0/8")])
+    purposes = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")
     names = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_PROTO", "HTTP_HOST", "HTTP_USER_AGENT")
-    for name in (*names, "HTTP_SEC_PURPOSE", "PATH_INFO", "QUERY_STRING", "SCRIPT_NAME"):
+    for name in (*names, *purposes, "PATH_INFO", "QUERY_STRING", "SCRIPT_NAME"):
         view = View(environ(REMOTE_ADDR="127.0.0.1", REQUEST_URI=text, **{name: text}), deployment)
-        for each in ("is_speculative", "may_tell", "front", "url", "is_moved", "sent_path"):
+        for each in (
+            "is_passive",
+            "is_speculative",
+            "may_tell",
+            "front",
+            "url",
+            "is_moved",
+            "sent_path",
+        ):
             getattr(view, each)
         view.client_digest()
         view.is_mounted_at(text)

@@ -542,10 +542,13 @@ def test_ids_over_plain_http_are_warned_about_once(store, clock, caplog):
 
 # -- nobody asked for it -------------------------------------------------------------------------
 
-PASSIVE = [
-    {"method": "HEAD"},
+PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+PASSIVE = [{"method": "HEAD"}, {"method": "OPTIONS", "headers": PREFLIGHT}]
+AHEAD = [
     {"headers": {"Sec-Purpose": "prefetch"}},
     {"headers": {"Sec-Purpose": "prefetch;prerender"}},
+    {"headers": {"Purpose": "prefetch"}},
+    {"headers": {"X-Moz": "Prefetch"}},
 ]
 
 
@@ -571,9 +574,54 @@ def test_a_request_that_nobody_made_on_purpose_renews_no_session(store, clock, r
     assert site.result == "expired"
 
 
-def test_a_request_on_purpose_does_both(store, clock):
+@pytest.mark.parametrize("request_", AHEAD)
+def test_what_a_browser_fetches_ahead_renews_a_session(store, clock, request_):
     site = Site(type=store, clock=clock)
-    id = site.get(visit, headers={"Sec-Purpose": "something else"}).id
+    id = site.get(visit).id
+    for _ in range(3):
+        clock.advance(1000)
+        site.get(lambda: session["n"], id, **request_)
+    assert site.result == 1
+
+
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("request_", AHEAD)
+def test_what_a_browser_fetches_ahead_begins_a_session_by_a_save_and_not_by_itself(
+    store, clock, request_, auto
+):
+    """The page with its form is the one that the click shows: no other request comes."""
+    site = Site(type=store, clock=clock, auto=auto)
+
+    def change():
+        session["n"] = 1
+        assert not session.must_propagate
+
+    assert site.get(change, **request_).id is None
+    assert not store._records
+    id = site.get(visit, **request_).id
+    site.get(lambda: session["n"], id)
+    assert site.result == 1
+
+
+@pytest.mark.parametrize("request_", AHEAD)
+def test_what_a_browser_fetches_ahead_changes_no_id(store, clock, request_):
+    site = Site(type=store, clock=clock, rotate_every=100)
+    id = site.get(visit).id
+    clock.advance(1000)
+    assert site.get(visit, id, **request_).id is None
+    assert site.get(visit, id).id not in (None, id)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"headers": {"Sec-Purpose": "something else", "Purpose": "preview"}},
+        {"method": "OPTIONS"},
+    ],
+)
+def test_a_request_on_purpose_does_both(store, clock, request_):
+    site = Site(type=store, clock=clock)
+    id = site.get(visit, **request_).id
     clock.advance(1000)
     site.get(lambda: session["n"], id)
     clock.advance(800)
@@ -581,7 +629,7 @@ def test_a_request_on_purpose_does_both(store, clock):
     assert site.result is None
 
 
-@pytest.mark.parametrize("request_", PASSIVE)
+@pytest.mark.parametrize("request_", PASSIVE + AHEAD)
 def test_what_it_saves_into_a_known_session_is_saved(store, clock, request_):
     site = Site(type=store, clock=clock)
     id = site.get(visit).id

@@ -327,6 +327,7 @@ FAULTS = {
             "../methods::test_options_that_need_no_session_cost_nothing_and_tell_nothing",
             "../methods::test_a_head_request_begins_and_renews_nothing",
             "../refusals::test_a_request_that_nobody_made_on_purpose_renews_no_session",
+            "../refusals::test_what_a_browser_fetches_ahead_renews_a_session",
         ),
     ),
 }

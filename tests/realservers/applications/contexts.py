@@ -1,8 +1,8 @@
 """Streams of applications that set a context variable in their call, and reset it in their body.
 
-    /stream  by Flask's stream_with_context
-    /traced  by OpenTelemetry's middleware, around any body
-    /ended   how many of Flask's contexts have ended, and its version
+/stream  by Flask's stream_with_context
+/traced  by OpenTelemetry's middleware, around any body
+/ended   how many of Flask's contexts have ended, and its version
 """
 
 import importlib.metadata
