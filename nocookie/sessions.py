@@ -50,6 +50,7 @@ from nocookie.sealing import BadSeal, random_bytes
 from nocookie.stores.base import (
     OWN_LIFE,
     Delta,
+    InOneStep,
     KeyTaken,
     Missing,
     Moved,
@@ -1010,10 +1011,23 @@ class Session(OfCookies, MutableMapping[str, Any]):
             except KeyTaken:
                 self._id = backend.ids.new()
                 continue
+            except StoreError as error:
+                if not self._is_done(new_key):
+                    raise
+                backend.emit("store error", str(error), new_key[:FINGERPRINT_LENGTH])
             self._key, self._old, self._turning = new_key, None, False
             self._begin_owned("rotated" if self._owner is None else "login")
             return
         raise StoreError(_REPEATS)
+
+    def _is_done(self, key: str) -> bool:
+        """Whether a rotation to *key* is done though the store says that it failed: its answer got
+        lost. The client would be left with an id that is dead."""
+        store = self._backend.store
+        try:
+            return isinstance(store, InOneStep) and isinstance(store.load(key), Record)
+        except StoreError:
+            return False
 
     def _begin_again(self, key: str, delta: Delta) -> None:
         """Have an owner under the id of a gateway, which cannot be another one. What is under way

@@ -22,8 +22,8 @@ The promises, each of them in `nocookie.testing.StoreSuite`:
 * **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space.
 * **What is acknowledged is stored**, at the level of durability that the store states.
 
-Optional powers are protocols of their own (`Renewing`, `Purgeable`, `Countable`, `Listable`,
-`ByOwner`); ask with isinstance.
+Optional powers are protocols of their own (`Renewing`, `InOneStep`, `Purgeable`, `Countable`,
+`Listable`, `ByOwner`); ask with isinstance.
 
 Fields whose names begin with NUL are the library's own (`OWN_LIFE` below); an application's never
 do. To a store they are fields like all others, but for `Renewing`.
@@ -42,6 +42,7 @@ __all__ = [
     "ByOwner",
     "Countable",
     "Delta",
+    "InOneStep",
     "KeyTaken",
     "Listable",
     "Missing",
@@ -213,6 +214,16 @@ class Renewing(Protocol):
         are not its own. Return it as it was before.
         """
         ...
+
+
+@runtime_checkable
+class InOneStep(Protocol):
+    """A store whose rotations are one step. Where the new record is there, the old one is gone, and
+    nothing that is under way takes that back: so whoever did not get the answer may go and look.
+    """
+
+    #: True.
+    rotates_in_one_step: bool
 
 
 @runtime_checkable

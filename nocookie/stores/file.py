@@ -201,6 +201,7 @@ class FileStore(ForkAware):
     """
 
     shared = True
+    rotates_in_one_step = True
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ class MemoryStore:
     """Sessions in a dict. Lost with the process; invisible to other processes."""
 
     shared = False
+    rotates_in_one_step = True
 
     def __init__(
         self, *, max_sessions: int = 100_000, clock: Callable[[], float] = time.time

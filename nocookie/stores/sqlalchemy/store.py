@@ -56,6 +56,7 @@ class SqlAlchemyStore(ForkAware):
     """
 
     shared = True
+    rotates_in_one_step = True
 
     def __init__(
         self,
