@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from nocookie.backend import Backend, Presented
-from nocookie.errors import Refusal, UnboundSessionError
+from nocookie.errors import Refusal, StoreError, UnboundSessionError
 from nocookie.farewell import Farewell
 from nocookie.sessions import OfCookies, Session, new_session
 
@@ -209,19 +209,28 @@ class SessionObject(OfCookies, _Attributed, MutableMapping[str, Any]):
         """Return the living sessions of *owner*, by default of this session's own; none if it has
         none. Raises as `nocookie.owners.sessions_of`."""
         owner = self.owner if owner is None else owner
-        return [] if owner is None else self._manager.sessions_of(owner)
+        return [] if owner is None else self._asked(self._manager.sessions_of, owner)
 
     def end_all(self, owner: str | None = None, but: Session | SessionObject | None = None) -> int:
         """End all sessions of *owner*, by default of this session's own, except *but*; return how
         many. Raises as `nocookie.owners.end_all`."""
         owner = self.owner if owner is None else owner
-        return 0 if owner is None else self._manager.end_all(owner, but)
+        return 0 if owner is None else self._asked(self._manager.end_all, owner, but)
 
     def end_one(self, fingerprint: str, owner: str | None = None) -> bool:
         """End the session with this *fingerprint*, if it is one of *owner*, by default of this
         session's own; return whether it was there. Raises as `nocookie.owners.end_one`."""
         owner = self.owner if owner is None else owner
-        return owner is not None and self._manager.end_one(owner, fingerprint)
+        return owner is not None and self._asked(self._manager.end_one, owner, fingerprint)
+
+    def _asked(self, ask: Callable[..., T], *what: object) -> T:
+        """Ask of other sessions than this one. That the store fails is noted here, too, for when a
+        framework makes its own answer of it."""
+        try:
+            return ask(*what)
+        except StoreError as error:
+            self._session()._note(error)
+            raise
 
     def accessed(self) -> bool:
         """Whether anything has asked for the session in this request."""

@@ -570,7 +570,11 @@ class Session(OfCookies, MutableMapping[str, Any]):
     def get_by_id(self, id: str) -> Session | None:
         """Return the session with another *id*, or None if the store does not know it."""
         other = type(self)._of(self._backend, *self._backend.presented(id))
-        return None if other.is_new else other
+        try:
+            return None if other.is_new else other
+        except StoreError:
+            self._failed = other._failed
+            raise
 
     def incr(self, key: str, by: float = 1) -> Any:
         """Add *by* to a number, starting from 0, and return the sum. Exact, however many do it
