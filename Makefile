@@ -29,7 +29,7 @@ space := $(empty) $(empty)
 help:
 	@echo 'make demo    serve the demo on 127.0.0.1:8000 (PORT=8123 make demo: on another port)'
 	@echo 'make test    run all tests on the built wheel, with real servers; the core under each Python from 3.11, side by side'
-	@echo 'make soak    run all tests under one Python; races, kills and generated input five to ten times as long'
+	@echo 'make soak    run all tests under one Python; races, kills and generated input five to ten times as long, and failing calls on every store'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   measure what a request costs, beside Beaker'
 	@echo 'make bench-stores measure what it costs on each store, beside Beaker'

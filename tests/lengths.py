@@ -13,3 +13,5 @@ KILLS = int(os.environ.get("NOCOOKIE_KILLS", "40"))
 FUZZ = int(os.environ.get("NOCOOKIE_FUZZ", "1"))
 #: New sessions of clients that never return.
 FLOOD = int(os.environ.get("NOCOOKIE_FLOOD", "3000"))
+#: Whether what need not run on every store does.
+EVERY_STORE = bool(os.environ.get("NOCOOKIE_STORES"))

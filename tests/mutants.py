@@ -231,6 +231,10 @@ MUTANTS = [
             "Session.save", condition("True", "_catch_up"), "test_rotation",
         ),
         Mutant(
+            "a rotation whose answer is lost is looked for", "Session._rotate", always("_is_done"),
+            "stores/test_failing_calls",
+        ),
+        Mutant(
             "a session's own times count", "Session._times", always("timeout"), "test_logins",
         ),
         Mutant(
