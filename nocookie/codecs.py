@@ -188,13 +188,15 @@ def _datetime(value: datetime | time, depth: int) -> list[Any]:
     return [value.replace(tzinfo=None).isoformat(), value.fold, _zone(value.tzinfo)]
 
 
-def _zone(zone: tzinfo | None) -> str | float | None:
+def _zone(zone: tzinfo | None) -> str | float | list[Any] | None:
     if zone is None:
         return None
     if type(zone) is ZoneInfo and zone.key is not None:
         return zone.key
     if type(zone) is timezone:
-        return zone.utcoffset(None).total_seconds()
+        offset, name = zone.utcoffset(None), zone.tzname(None)
+        seconds = offset.total_seconds()
+        return seconds if name == timezone(offset).tzname(None) else [seconds, name]
     raise TypeError(f"a time zone of type {type(zone).__name__} has no name to store")
 
 
@@ -215,10 +217,15 @@ _TAGS: Final[dict[type, tuple[str, Callable[[Any, int], Any]]]] = {
 # -- and back ----------------------------------------------------------------------------------
 
 
-def _zone_of(name: str | float | None) -> tzinfo | None:
-    if name is None:
+def _zone_of(zone: str | float | list[Any] | None) -> tzinfo | None:
+    if zone is None:
         return None
-    return ZoneInfo(name) if isinstance(name, str) else timezone(timedelta(seconds=name))
+    if isinstance(zone, str):
+        return ZoneInfo(zone)
+    if isinstance(zone, list):
+        seconds, name = zone
+        return timezone(timedelta(seconds=seconds), name)
+    return timezone(timedelta(seconds=zone))
 
 
 def _to_datetime(parts: list[Any]) -> datetime:
