@@ -42,9 +42,12 @@ SEAL_ROOM: Final = 100
 
 
 class Backend:
-    """One application's options, made into the parts that its sessions work with."""
+    """One application's options, made into the parts that its sessions work with.
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    *cookie* is the name of the cookie that brings its ids, if one does.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], cookie: str = "") -> None:
         secrets = settings["secret"]
         self.clock: Callable[[], float] = settings["clock"]
         self.timeout: float = settings["timeout"] or math.inf
@@ -76,7 +79,9 @@ class Backend:
         self.tokens: Tokens | None = None
         type = settings["type"] or ("file" if settings["data_dir"] else "memory")
         if type == "cookie":
-            self.tokens = self.ids = Tokens(settings["encrypt_key"] or secrets)
+            self.tokens = self.ids = Tokens(
+                settings["encrypt_key"] or secrets, cookie, settings["key_prefix"]
+            )
             self.sealer = None  # a token is sealed as a whole
             self.store: Store = Nowhere()
         else:

@@ -92,7 +92,8 @@ class SessionManager:
         settings = resolve(config, options)
         self.carriers = _carriers(settings)
         self.id_header: str | None = settings["id_header"]
-        self.backend = Backend(settings)
+        cookies = [c.name for c in self.carriers if isinstance(c, Cookie)]
+        self.backend = Backend(settings, cookies[0] if cookies else "")
         self.session_class: type[Session] = Session
         if self.backend.tokens is not None:
             self.session_class = SealedSession

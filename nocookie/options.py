@@ -443,8 +443,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "key_prefix",
             _text,
             "nocookie:",
-            "What the keys of the `redis` and `memcached` stores begin with: another prefix, "
-            "other sessions.",
+            "What the keys of the `redis` and `memcached` stores begin with, and what tokens of "
+            "`type = cookie` are bound to: another prefix, other sessions.",
         ),
         Option("data_dir", _optional(_path), None, "The folder of the `file` store."),
         Option(

@@ -2,7 +2,8 @@
 
     base64url(nonce | AES-256-GCM(created | accessed | id | fields))
 
-The key comes from a secret. The newest of several seals, each of them opens.
+The key comes from a secret. The newest of several seals, each of them opens. A token is bound to the
+application that it is for, so that another with the same secret does not open it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TOKEN_LIMIT: Final = 3800
 
 _GCM_NONCE_SIZE: Final = 12
 _GCM_TAG_SIZE: Final = 16
-_BOUND: Final = b"nocookie token 1"
+_PURPOSE: Final = "nocookie token 2"
 _TIMES: Final = struct.Struct(">dd")
 
 #: Characters of a token without fields. An id is shorter.
@@ -41,12 +42,15 @@ _is_text: Final = re.compile(rf"[A-Za-z0-9_-]{{{SHORTEST},{TOKEN_LIMIT}}}", re.A
 class Tokens:
     """An id scheme: what a client presents is its whole session, and opens or is forged.
 
+    *cookie* is the name of the cookie that it is in, if it is in one, and *prefix* the option
+    `key_prefix`: an application with another of these does not open it.
+
     Raises `ConfigError` if the package cryptography is missing.
     """
 
     adopts = False
 
-    def __init__(self, secrets: Sequence[str]) -> None:
+    def __init__(self, secrets: Sequence[str], cookie: str = "", prefix: str = "") -> None:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
@@ -54,6 +58,8 @@ class Tokens:
                 "type = cookie needs the package cryptography: pip install nocookie[crypto]"
             ) from error
         self._ciphers: list[AESGCM] = [AESGCM(derive(s, "nocookie token")) for s in secrets]
+        # The name of a cookie has no NUL in it, so this can be read in one way.
+        self._bound = "\0".join((_PURPOSE, cookie, prefix)).encode()
         self._ids = RandomIds()
         self.key: Callable[[str], str] = self._key
         self.fresh_key: Callable[[str], str] = self._ids.fresh_key
@@ -68,7 +74,7 @@ class Tokens:
     def seal(self, id: str, created: float, accessed: float, fields: Mapping[str, bytes]) -> str:
         nonce = random_bytes(_GCM_NONCE_SIZE)
         plain = _TIMES.pack(created, accessed) + urlsafe_b64decode(id + "=") + pack(fields)
-        sealed = nonce + self._ciphers[0].encrypt(nonce, plain, _BOUND)
+        sealed = nonce + self._ciphers[0].encrypt(nonce, plain, self._bound)
         return urlsafe_b64encode(sealed).decode("ascii").rstrip("=")
 
     def length(self, fields: Mapping[str, bytes]) -> int:
@@ -91,7 +97,7 @@ class Tokens:
         nonce, box = sealed[:_GCM_NONCE_SIZE], sealed[_GCM_NONCE_SIZE:]
         for cipher in self._ciphers:
             try:
-                plain = cipher.decrypt(nonce, box, _BOUND)
+                plain = cipher.decrypt(nonce, box, self._bound)
             except Exception:  # noqa: S112 - InvalidTag: the next key
                 continue
             created, accessed = _TIMES.unpack_from(plain)

@@ -187,6 +187,37 @@ def test_several_secrets_the_newest_seals_all_open(clock):
     assert old(facts, cookie=both.cookie)[1] == "forged"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"key": "admin"},
+        {"key_prefix": "admin:"},
+        {"use_cookies": False, "find_id": "cookie:admin"},
+        {"use_cookies": False, "find_id": [Cookie("admin"), Header()]},
+        {"use_cookies": False, "find_id": Header()},
+    ],
+    ids=repr,
+)
+def test_a_token_of_one_application_opens_in_no_other_with_the_same_secret(browser, clock, options):
+    browser(put(user="ada"))
+    other = Browser(clock, **options)
+    asked = {
+        "HTTP_COOKIE": f"nocookie.session.id={browser.cookie}; admin={browser.cookie}",
+        "HTTP_X_SESSION_ID": browser.cookie,
+    }
+    other.action = lambda environ: other.seen.update(found=facts(environ))
+    serve(other.app, environ={**Request.blank("/").environ, **asked})
+    assert other.seen["found"] == (True, "forged", {})
+
+
+def test_a_token_opens_whatever_carries_it_beside_the_cookie(clock):
+    shared = {"use_cookies": False, "key_prefix": "shop:"}
+    one = Browser(clock, **shared, find_id=Cookie("nocookie.session.id"))
+    one(put(user="ada"))
+    two = Browser(clock, **shared, find_id=[Header(), Cookie("nocookie.session.id")])
+    assert two(facts, cookie=one.cookie) == (False, None, {"user": "ada"})
+
+
 def test_what_is_too_large_for_a_cookie_is_refused_in_the_handler(browser):
     browser(put(a=1))
 
