@@ -505,8 +505,9 @@ class SessionManager:
             reply.headerlist, where.stays, of_this_page=of_this_page
         )
         if changed and self._guards:
+            # Nothing leaves any more, so nothing is raised.
             id = next(iter(self._ids_in_url(environ)), None)
-            self.leak(f"in reports to another origin, by the header {changed[0]}", id)
+            self._say_leak(f"in reports to another origin, by the header {changed[0]}", id)
 
     def _ids_in_url(self, environ: WSGIEnvironment) -> list[str]:
         """Return the ids in the request's URL that could be ours."""
@@ -518,9 +519,12 @@ class SessionManager:
         where.mount = []
         return where
 
+    def _say_leak(self, why: str, id: str | None) -> None:
+        self.emit("leak", why, None if id is None else self.backend.fingerprint(id))
+
     def leak(self, why: str, id: str | None) -> None:
         """Report an id on its way to where it must not go. Raises `IdLeak` if that is asked for."""
-        self.emit("leak", why, None if id is None else self.backend.fingerprint(id))
+        self._say_leak(why, id)
         if self._leak_guard == "raise":
             raise IdLeak(f"an id was about to leave {why}")
 
