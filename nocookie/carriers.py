@@ -330,8 +330,11 @@ class Query(UrlCarrier):
             environ["QUERY_STRING"] = rest
         if ids:
             take_ids(environ, self.place_in_url, ids, self.bare)
-        if escaped:
-            RequestView(environ).hide_ids(escaped, self.bare)
+        # In the path there is a question mark only where one was written in percents.
+        in_path = environ.get("PATH_INFO", "").partition("?")[2]
+        misplaced = _split_query(in_path, self.name)[0] if in_path else ()
+        if escaped or misplaced:
+            RequestView(environ).hide_ids(escaped + misplaced, self.bare)
         return None
 
     def _split_escaped(self, query: str) -> tuple[tuple[str, ...], str]:
@@ -409,6 +412,8 @@ class PathSegment(UrlCarrier):
         ).match
         anywhere = re.compile(rf"{segment}(?=[/?#]|\Z)", re.ASCII)
         self._anywhere = anywhere.sub
+        # In a path that begins with one, and does not go on as it should.
+        self._odd = re.compile(rf"{segment}(?![A-Za-z0-9_-])", re.ASCII).findall
 
     def prepare(self, environ: WSGIEnvironment) -> str | None:
         received(environ)
@@ -416,11 +421,14 @@ class PathSegment(UrlCarrier):
             RequestView(environ).strip_referer(self.bare)
         path: str = environ.get("PATH_INFO", "")
         found = self._first(path)
+        request = RequestView(environ)
         if found is None:
+            odd = self._odd(path) if path.startswith(f"/{self.marker}") else ()
+            if odd:
+                request.hide_ids(tuple(odd), self.bare)
             return None
         id = found[1]
         segment = f"/{self.marker}{id}"
-        request = RequestView(environ)
         if _control(path) or not self._was_sent(segment, request):
             request.hide_ids((id,), self.bare)
             return None

@@ -2,8 +2,8 @@
 
     base64url(nonce | AES-256-GCM(created | accessed | id | fields))
 
-The key comes from a secret. The newest of several seals, each of them opens. A token is bound to the
-application that it is for, so that another with the same secret does not open it.
+The key comes from a secret. The newest of several seals, each of them opens. A token is bound to
+the application that it is for, so that another with the same secret does not open it.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ def round_trip(value):
 
 # -- what is held --------------------------------------------------------------------------------
 
+
 @st.composite
 def zones(draw):
     """A function: in the words of Hypothesis the strategies below would be too long."""

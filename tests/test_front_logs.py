@@ -1,5 +1,5 @@
-"""What docs/ids-in-urls.md prints for the logs of servers in front of us hides every id, however its
-address is written. The servers are the real ones."""
+"""What docs/ids-in-urls.md prints for the logs of servers in front of us hides every id, however
+its address is written. The servers are the real ones."""
 
 import http.client
 import os
