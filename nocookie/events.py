@@ -28,9 +28,9 @@ _is_logged: Final = logger.isEnabledFor
 
 #: Every event, and what it says.
 EVENTS: Final = {
-    "created": "A session was stored for the first time.",
-    "rotated": "A session goes on under a new id.",
-    "login": "A session has an owner now, and a new id.",
+    "created": "A session is about to be stored for the first time.",
+    "rotated": "A session is about to go on under a new id.",
+    "login": "A session is about to have an owner, and a new id.",
     "ended": "A session was ended, by the application or by an operator.",
     "expired": "A client came with the id of a session whose time is over.",
     "refused": "A client came with what is no id of a session; the detail is the reason.",

@@ -95,18 +95,20 @@ class SealedSession(Session):
             return
         if self._insecure:
             self._refuse_plain_http()
-        is_first = self._key is None
+        # Before it is given to the client: a listener may refuse that.
+        id, name = self.id, self._backend.fingerprint(self.id)
+        if self._key is None:
+            self._backend.emit("created", "", name)
+        if self._owner is not None:
+            self._backend.emit("login", "", name)
         now = self._backend.clock()
         if self._created is None or self._owner is not None:
             self._created = now
         self._ttl()  # raises where its lifetime is over
-        self._token = self._tokens.seal(self.id, self._created, now, fields)
-        self._key = self._backend.ids.key(self.id)
+        self._token = self._tokens.seal(id, self._created, now, fields)
+        self._key = self._backend.ids.key(id)
         self._old = None
-        if is_first:
-            self._backend.emit("created", "", self._named())
-        if self._owner is not None:
-            self._begin_owned("login")
+        self._begin_owned()
         self._settle(delta)
 
     def _touch(self) -> None:

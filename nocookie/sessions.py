@@ -173,6 +173,8 @@ class Session(OfCookies, MutableMapping[str, Any]):
     _turning = False
     #: What the store is to know the owner by, after a login and before it is saved.
     _owner: bytes | None = None
+    #: The store key of which it was said that a session is to be stored there.
+    _announced = ""
     #: What is known of it beside its data, and whether that is to be saved.
     _facts: Facts | None = None
     _life: Life | None = None
@@ -1010,6 +1012,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
             elif self._turning:
                 further["trail"] = Trail(ticket(old, id), backend.grace)
             seal = self._new_seal(new_key)
+            self._announce("rotated" if self._owner is None else "login", new_key)
             try:
                 backend.store.rotate(key, new_key, delta, seal, self._ttl(), **further)
             except KeyTaken:
@@ -1020,7 +1023,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
                     raise
                 backend.emit("store error", str(error), new_key[:FINGERPRINT_LENGTH])
             self._key, self._old, self._turning = new_key, None, False
-            self._begin_owned("rotated" if self._owner is None else "login")
+            self._begin_owned()
             return
         raise StoreError(_REPEATS)
 
@@ -1053,6 +1056,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
                 self._values = {
                     n: value for n, value in (self._values or {}).items() if n in fields
                 }
+        backend.emit("login", "", key[:FINGERPRINT_LENGTH])
         backend.store.destroy(key)
         self._seal = seal = self._new_seal(key)
         self._created = now = backend.clock()
@@ -1062,12 +1066,18 @@ class Session(OfCookies, MutableMapping[str, Any]):
         except KeyTaken:
             raise SessionGone("the session was begun anew by another request") from None
         self._stored = _without_own(fields)
-        self._begin_owned("login")
+        self._begin_owned()
 
-    def _begin_owned(self, event: str) -> None:
+    def _begin_owned(self) -> None:
         if self._owner is not None:
             self._created, self._owner = self._backend.clock(), None
-        self._backend.emit(event, "", self._named())
+
+    def _announce(self, event: str, key: str) -> None:
+        """Report what is about to be stored under *key*: a listener may refuse it, and then nothing
+        is. Once, though it may take several tries."""
+        if self._announced != key:
+            self._backend.emit(event, "", key[:FINGERPRINT_LENGTH])
+            self._announced = key
 
     def _create(self, delta: Delta) -> None:
         backend = self._backend
@@ -1079,6 +1089,8 @@ class Session(OfCookies, MutableMapping[str, Any]):
             if not is_said:
                 # Before it is stored: a listener may refuse that.
                 backend.emit("created", "", key[:FINGERPRINT_LENGTH])
+                if owner is not None:
+                    backend.emit("login", "", key[:FINGERPRINT_LENGTH])
                 is_said = True
             now = backend.clock()
             if self._created is None or owner is not None:
@@ -1099,8 +1111,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
                 continue
             self._key = key
             self._seal = seal if backend.ids.adopts else None
-            if owner is not None:
-                self._begin_owned("login")
+            self._begin_owned()
             self._settle(delta)
             return
         raise StoreError(_REPEATS)
