@@ -92,7 +92,7 @@ class BodyFilter(Protocol):
 class Reply:
     """The head of a response, as a carrier may change it. Named as in `webob.Response`."""
 
-    __slots__ = ("as_it_is", "deployment", "environ", "headerlist", "rewriter", "status")
+    __slots__ = ("as_it_is", "body", "deployment", "environ", "headerlist", "rewriter", "status")
 
     def __init__(
         self,
@@ -100,6 +100,7 @@ class Reply:
         headerlist: list[tuple[str, str]],
         environ: WSGIEnvironment,
         as_it_is: bool = False,
+        body: Iterable[bytes] | None = None,
     ) -> None:
         self.status = status
         self.headerlist = headerlist
@@ -107,6 +108,8 @@ class Reply:
         self.environ = environ
         #: The body goes out as it is: the server sends a file by itself, say.
         self.as_it_is = as_it_is
+        #: The body where all of it is there already, to be looked at as often as is needed.
+        self.body = body
         #: What is between the client and us: the manager that commits knows.
         self.deployment: Deployment = DIRECT
         #: What the body has to go through: it puts the id on the links of a page.

@@ -1,9 +1,10 @@
 """The leak guard: a live id on its way to where it must not go, whoever put it there.
 
-Six ways out are watched: a URL of another origin in a header, a header that is no place for an
+Seven ways out are watched: a URL of another origin in a header, a header that is no place for an
 id, a body that public caches may keep, a page that has browsers tell other origins its URL, a
-field of a form that goes to another origin, and a page with the id of another visitor.
-What a page's links say is the business of `nocookie.html`, which reads them as a browser would.
+field of a form that goes to another origin, a URL of another origin in a page, and a page with the
+id of another visitor. What the links of a page that is rewritten say is the business of
+`nocookie.html`, which reads them as a browser would.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "Guard",
     "PageWatch",
     "PlacedIds",
+    "UrlWatch",
     "Watched",
     "is_html",
     "is_publicly_cacheable",
@@ -183,18 +185,18 @@ class BodyWatch:
 
 
 class Watched:
-    """A body goes through a filter, and what comes out of it by one that only looks."""
+    """A body goes through one filter, and what comes out of it through another."""
 
-    def __init__(self, first: BodyFilter, looking: BodyFilter) -> None:
-        self.changes = first.changes
+    def __init__(self, first: BodyFilter, then: BodyFilter) -> None:
+        self.changes = first.changes or then.changes
         self._first = first
-        self._looking = looking
+        self._then = then
 
     def feed(self, data: bytes) -> bytes:
-        return self._looking.feed(self._first.feed(data))
+        return self._then.feed(self._first.feed(data))
 
     def close(self) -> bytes:
-        return self._looking.feed(self._first.close())
+        return self._then.feed(self._first.close()) + self._then.close()
 
 
 # --- The ids of other visitors ------------------------------------------------------------------
@@ -277,6 +279,127 @@ def _is_home(text: bytes, end: int, scope: Scope, is_path: bool) -> bool:
         return scope.stays(url.decode("latin-1"))
     mount = "".join(f"/{part}" for part in scope.mount).encode()
     return url == mount or (url.endswith(mount) and url[: len(url) - len(mount)] in scope.roots)
+
+
+# --- URLs ---------------------------------------------------------------------------------------
+
+#: How far before an id its tag is looked for.
+_LINK_REACH: Final = 2048
+_tag: Final = re.compile(rb"<([A-Za-z][^\t\n\f\r />]*+)").match
+_attributes: Final = re.compile(
+    rb"(?<![^\t\n\f\r /\"'])([^\t\n\f\r \"'<>/=]++)[\t\n\f\r ]*+=[\t\n\f\r ]*+"
+    rb"(?:\"([^\"]*+)|'([^']*+)|([^\t\n\f\r >\"'][^\t\n\f\r >]*+))"
+).finditer
+
+_in_css: Final = re.compile("[\"'(]").split
+
+#: Attributes whose URL a browser fetches or follows.
+_FETCHED: Final = frozenset(
+    {
+        *(b"action", b"background", b"data", b"formaction", b"href", b"manifest"),
+        *(b"poster", b"src", b"xlink:href"),
+    }
+)
+#: Those with several, and more between blanks.
+_LISTS: Final = frozenset({b"attributionsrc", b"imagesrcset", b"ping", b"srcset"})
+#: What `nocookie.html` reads on a page that is rewritten.
+_REWRITTEN: Final = frozenset(
+    {
+        *((b"a", b"href"), (b"area", b"href"), (b"form", b"action"), (b"iframe", b"src")),
+        *((b"frame", b"src"), (b"meta", b"content"), (b"input", b"formaction")),
+        (b"button", b"formaction"),
+    }
+)
+#: What a browser asks nobody for.
+_INSIDE: Final = ("about:", "blob:", "data:", "javascript:")
+
+
+class UrlWatch:
+    """A page passes through, and *leak* is called once, with the name of an element, if one has
+    browsers send one of these ids to another origin.
+
+    *is_own* says of a URL whether it leads to the own origin. What `nocookie.html` looks at on a
+    page that is rewritten is left out for the id *told*, which it puts there.
+
+    A look only: it reads tags as they are commonly written, and knows of no base.
+    """
+
+    changes = False
+
+    def __init__(
+        self,
+        ids: Iterable[str],
+        is_own: Callable[[str], bool],
+        leak: Callable[[str], None],
+        told: str | None = None,
+    ) -> None:
+        self._ids = [(id.encode(), id == told) for id in dict.fromkeys(ids)]
+        self._is_own = is_own
+        self._leak: Callable[[str], None] | None = leak
+        self._tail = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if self._leak is not None:
+            seen = self._tail + data
+            for id, is_told in self._ids:
+                start = max(len(self._tail) - len(id) + 1, 0)
+                if seen.find(id, start) >= 0:
+                    self._look(seen, start, id, is_told)
+            self._tail = seen[-_LINK_REACH:]
+        return data
+
+    def close(self) -> bytes:
+        return b""
+
+    def _look(self, seen: bytes, start: int, id: bytes, is_told: bool) -> None:
+        at = seen.find(id, start)
+        while at >= 0 and self._leak is not None:
+            end, reach = at + len(id), max(at - _LINK_REACH, 0)
+            sent_by = None
+            if not _is_plainly_own(seen, reach, at):
+                sent_by = _sent_by(seen[reach:end], self._is_own)
+            if sent_by is not None and not (is_told and sent_by in _REWRITTEN):
+                self._leak(sent_by[0].decode("latin-1"))
+                self._leak = None
+            at = seen.find(id, end)
+
+
+def _is_plainly_own(page: bytes, start: int, end: int) -> bool:
+    """Whether a URL begins with one slash, as those do that a framework makes under a mount."""
+    at = max(page.rfind(b'"', start, end), page.rfind(b"'", start, end)) + 1
+    url = page[at:end]
+    return at > 0 and url[:1] == b"/" and url[1:2] not in (b"/", b"\\") and len(url.split()) == 1
+
+
+def _sent_by(page: bytes, is_own: Callable[[str], bool]) -> tuple[bytes, bytes] | None:
+    """Return the element and the attribute that send to another origin what the page ends in."""
+    tag = _tag(page, page.rfind(b"<"))
+    if tag is None:
+        return None
+    name, at = tag[1].lower(), tag.end()
+    attribute, value = b"", page[at:] if name == b"style" else b""
+    for found in _attributes(page, at):
+        if page.find(b">", at, found.start()) >= 0:
+            break  # text, in which there are quotes, too
+        at = found.end()
+        if at == len(page):
+            attribute, value = found[1].lower(), found[found.lastindex or 0]
+    text = unescaped(value.decode("latin-1"))
+    url = ""
+    if attribute == b"srcdoc":
+        return _sent_by(text.encode("latin-1", "replace"), is_own)
+    if attribute in _LISTS:
+        url = text.split()[-1].lstrip(",")
+    elif attribute == b"content":
+        url = refresh_url(text)
+    elif attribute in _FETCHED:
+        url = text
+    elif name == b"style" or attribute == b"style" or "url(" in text.lower():
+        url = _in_css(text)[-1]
+    url = url.lstrip("\"' \t\n\f\r")  # in the document of a frame, quotes are references
+    if not url or url.lower().startswith(_INSIDE) or is_own(url):
+        return None
+    return name, attribute
 
 
 # --- Forms --------------------------------------------------------------------------------------
@@ -426,9 +549,9 @@ class PageWatch:
         self._environ = environ
         self._used = used
         # Who rewrites a page tightens its policies.
-        self._told = told if rewriter is None else None
-        self._rewriter = rewriter
         self.changes = rewriter is not None and rewriter.changes
+        self._told = None if self.changes else told
+        self._rewriter = rewriter
         self._has_others = False
         #: Made when a page may have such a form: most have none.
         self._forms: FormWatch | None = None

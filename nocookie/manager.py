@@ -42,6 +42,7 @@ from nocookie.leaks import (
     BodyWatch,
     PageWatch,
     PlacedIds,
+    UrlWatch,
     Watched,
     is_html,
     is_publicly_cacheable,
@@ -128,6 +129,8 @@ class SessionManager:
         self.placed_ids = PlacedIds(self._url_carriers, self._is_ours, signed=signed)
         self._leak_guard: str = settings["leak_guard"]
         self._guards = self._leak_guard != "off"
+        #: Whether a leak has to be found before anything is stored. A token ends no other.
+        self._looks_ahead = self._leak_guard == "raise" and self.backend.tokens is None
         self._is_id_header = _is_id_header(self.carriers, self.id_header)
         self.rewrite: str = settings["rewrite"] or ("location" if self._in_url else "off")
         if self.rewrite != "off" and not any(isinstance(c, UrlCarrier) for c in self.carriers):
@@ -273,24 +276,59 @@ class SessionManager:
                 and real.must_propagate
             ):
                 real._refuse_plain_http()
+            if (
+                self._watches_client
+                and real._values is not None
+                and real._is_anothers(reply.request.client_digest())
+            ):
+                self.emit("client changed", "", real._named())
             if real._marked or real._touch_due or self._auto:
+                if self._looks_ahead and not is_for_all and real._values is not None:
+                    self._look_ahead(real, reply, is_cached)
                 real._commit()
             for name in self._vary:
                 reply.add_word("Vary", name)
             if real._values is not None:
-                if self._watches_client and real._is_anothers(reply.request.client_digest()):
-                    self.emit("client changed", "", real._named())
-                self._propagate(real, reply, is_for_all)
+                in_url = self._propagate(real, reply, is_for_all)
                 if is_cached and real._key is not None:
                     self._watch_body(real, reply)
+                if self.in_url:
+                    self._keep_reports(reply, in_url)
                 return
         if has_id_in_address(reply.environ):
             self._pass_on(reply)
+            self._keep_reports(reply, True)
         elif self.in_url:
-            self._look_around(reply, False)
+            self._look_around(reply)
+            self._keep_reports(reply, False)
 
-    def _propagate(self, real: Session, reply: Reply, is_for_all: bool) -> None:
-        """Tell the client the id of a session that was used, if it must be told."""
+    def _look_ahead(self, real: Session, reply: Reply, is_cached: bool) -> None:
+        """Look for leaks before a new id is stored. Afterwards the old one would have ended, and
+        the response that is not to leave would be what tells the client the new one."""
+        if not (real.must_propagate and real.id):  # a new session has an id once it is asked for
+            return
+        trial = Reply(reply.status, list(reply.headerlist), reply.environ, reply.as_it_is)
+        trial.deployment = reply.deployment
+        self._propagate(real, trial, False)
+        if is_cached:
+            self._watch_body(real, trial)
+        if trial.rewriter is not None and reply.body is not None:
+            for chunk in reply.body:
+                trial.rewriter.feed(chunk)
+            trial.rewriter.close()
+
+    def tell_stored(self, real: Session, reply: Reply) -> None:
+        """Tell the client an id that is stored already, in an answer of ours in the place of the
+        application's."""
+        reply.deployment = self.deployment
+        if real._key is None or real._old is not None or real._id == real._given:
+            return
+        if not self.is_insecure(reply.environ):
+            self._tell(real, reply)
+
+    def _propagate(self, real: Session, reply: Reply, is_for_all: bool) -> bool:
+        """Tell the client the id of a session that was used, if it must be told. Return whether an
+        id is in the address or the links of the response."""
         brought_by = real._brought_by
         is_renewed = False
         tell = real._id is not real._given and real.must_propagate
@@ -312,7 +350,7 @@ class SessionManager:
         if not self.in_url:
             if tell or is_renewed or is_refused:
                 _keep_in(reply, False)
-            return
+            return False
         if real._key is not None and not tell and isinstance(brought_by, UrlCarrier):
             self._put(brought_by, real.id, reply)
         elif real._ended and not tell:
@@ -321,8 +359,9 @@ class SessionManager:
         in_url = in_address or brought_by in self._in_url or (tell and brought_by is None)
         if tell or is_renewed or is_refused or in_url:
             _keep_in(reply, in_url)
-        told = real._id if in_address and real._key is not None else None
-        self._look_around(reply, in_url, real, told)
+        told = real._id if in_address and (real._key is not None or tell) else None
+        self._look_around(reply, real, told)
+        return in_url
 
     def _pass_on(self, reply: Reply) -> None:
         """Nobody used the session. If its id came in the URL, the next page needs it there too;
@@ -336,7 +375,7 @@ class SessionManager:
                 if is_one and isinstance(carrier, UrlCarrier):
                     self._put(carrier, id, reply)
         _keep_in(reply, True)
-        self._look_around(reply, True)
+        self._look_around(reply)
 
     def _put(self, carrier: UrlCarrier, id: str, reply: Reply) -> bool:
         """Put the id on the response's links; return whether a client will come with it."""
@@ -441,7 +480,7 @@ class SessionManager:
             _watch(reply, BodyWatch(lambda seen: id in seen, len(id), leak))
 
     def _look_around(
-        self, reply: Reply, in_url: bool, real: Session | None = None, told: str | None = None
+        self, reply: Reply, real: Session | None = None, told: str | None = None
     ) -> None:
         """Look at a response of an application whose ids are in URLs: used or not, a session's id
         is in the request's, and so in what the application says of itself. *told* is the id that a
@@ -449,8 +488,6 @@ class SessionManager:
         environ = reply.environ
         if self._watches_mount and ids_taken(environ):
             self._warn_of_mount(reply.request)
-        if says_where(reply.headerlist):
-            self._keep_reports(reply, in_url)
         if not self._guards:
             return
         # Of a session that was used the own ids were looked for before it was saved; those of
@@ -460,8 +497,30 @@ class SessionManager:
         values = [value for _, value in reply.headerlist if len(value) >= shortest]
         if values:
             self._look_at_head(reply, values, self.known_ids(environ, used), real is None)
-        if not reply.as_it_is and is_html(reply) and (self._url_carriers or told):
-            reply.rewriter = PageWatch(self, environ, used, told, reply.rewriter)
+        if reply.as_it_is or not is_html(reply):
+            return
+        rewriter = reply.rewriter
+        if self._url_carriers or told:
+            reply.rewriter = PageWatch(self, environ, used, told, rewriter)
+        if self._url_carriers:
+            known = self.known_ids(environ, used)
+            if known and (real is None or real._key is not None or not real._ended):
+                placed = known[0] if real is None else real._id
+                is_rewritten = rewriter is not None and rewriter.changes
+                self._watch_urls(reply, known, placed if is_rewritten else None)
+
+    def _watch_urls(self, reply: Reply, ids: Sequence[str], told: str | None) -> None:
+        """Look at the URLs of a page as the application wrote them: what puts the id *told* on its
+        links comes after."""
+
+        def is_own(url: str) -> bool:
+            return self.home(reply.environ).stays(url)
+
+        def leak(element: str) -> None:
+            self.leak(f"a URL of another origin in <{element}>", ids[0])
+
+        watch = UrlWatch(ids, is_own, leak, told)
+        reply.rewriter = watch if reply.rewriter is None else Watched(watch, reply.rewriter)
 
     def _look_at_head(
         self, reply: Reply, values: list[str], known: list[str], for_own: bool
@@ -498,6 +557,8 @@ class SessionManager:
         """Have no other origin be sent reports about a page that has an id in its URL, or, as a
         report says too where a visitor came from, in that of the page before. What a browser
         keeps for later pages is looked at with every page."""
+        if not says_where(reply.headerlist):
+            return
         environ = reply.environ
         of_this_page = in_url or received(environ).came_from_id
         where = self._anywhere(environ)

@@ -137,12 +137,13 @@ class SessionMiddleware:
                 exchange._end()
                 return body
         except ANSWERED as error:
+            session = exchange._sess
             exchange._give_up(body)
             body = ()
             if exchange._sent:
                 _forget_locals(error)
                 raise
-            return _failure(error, manager, environ, start_response)
+            return _failure(error, manager, session, environ, start_response)
         except BaseException as error:
             if type(error) is StopIteration and not exchange._status and _is_upgrade(environ):
                 exchange._end()  # this is how gunicorn is told that the socket is not its own now
@@ -229,7 +230,7 @@ class _Exchange(SessionObject):
 
     def _send_all(self, body: Iterable[bytes], as_it_is: bool) -> Iterable[bytes]:
         """As `_send`, where the whole body is there; return what is to be sent of it."""
-        status, headers = self._commit(as_it_is)
+        status, headers = self._commit(as_it_is, None if as_it_is else body)
         rewriter = self._rewriter
         if rewriter is not None and not rewriter.changes:
             for chunk in body:
@@ -244,7 +245,9 @@ class _Exchange(SessionObject):
         self._start_response(status, headers)
         return body
 
-    def _commit(self, as_it_is: bool = False) -> tuple[str, Headers]:
+    def _commit(
+        self, as_it_is: bool = False, body: Iterable[bytes] | None = None
+    ) -> tuple[str, Headers]:
         session, status, headers = self._sess, self._status, self._headers
         self._rewriter = None
         if status >= "500":
@@ -255,7 +258,7 @@ class _Exchange(SessionObject):
             return status, headers
         assert self._environ is not None
         # A copy: the application's list may be a constant.
-        reply = Reply(status, list(headers), self._environ, as_it_is)
+        reply = Reply(status, list(headers), self._environ, as_it_is, body)
         self._manager.commit(self, reply)
         self._rewriter = reply.rewriter
         return reply.status, reply.headerlist
@@ -366,9 +369,11 @@ class _Body:
                 _forget_locals(error)
                 raise
             start_response, manager = exchange._start_response, exchange._manager
+            session = exchange._sess
             exchange._give_up(self._app_body or ())
             self._app_body = None
-            self._chunks = iter(_failure(error, manager, self._environ, start_response))
+            answered = _failure(error, manager, session, self._environ, start_response)
+            self._chunks = iter(answered)
             chunk = next(self._chunks, None)
         except BaseException as error:
             exchange._has_raised = not exchange._sent
@@ -449,11 +454,17 @@ _FAILURES: Final[Mapping[str, type[StoreError] | type[SessionConflict]]] = {
 def _failure(
     error: StoreError | SessionConflict | Refusal,
     manager: SessionManager,
+    session: Session | None,
     environ: WSGIEnvironment,
     start_response: StartResponse,
 ) -> list[bytes]:
+    """Answer in the application's place. The client is told what was stored before that under
+    another id than it has."""
     status, headers, body = answer(error, environ, manager.carriers)
-    start_response(status, headers)
+    reply = Reply(status, headers, environ, as_it_is=True)
+    if session is not None:
+        manager.tell_stored(session, reply)
+    start_response(reply.status, reply.headerlist)
     # A list with nothing in it is no answer to every server.
     return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]
 

@@ -533,6 +533,16 @@ def forms_of(text):
         watch.close()
 
 
+def urls_of(text):
+    ids = [ID, "B" * 43]
+    page = f"<p {text} src='{ID}<a {text}{ID} {text} style={ids[1]}".encode("latin-1")
+    for step in (1024, len(page)):
+        watch = leaks.UrlWatch(ids, lambda url: True, lambda name: None)
+        for at in range(0, len(page), step):
+            watch.feed(page[at : at + step])
+        watch.close()
+
+
 def others(text):
     found = leaks.PlacedIds(
         [Query(), PathSegment(), PathParam()], lambda one: one != ID, signed=False
@@ -571,6 +581,7 @@ PATTERNS = {
     "nocookie.beaker_ids:_signed": (use("fullmatch"), LETTERS),
     "nocookie.carriers:PathSegment.__init__ fullmatch": (use("fullmatch"), LETTERS),
     "nocookie.carriers:PathSegment.__init__._first": (by(preparing(PathSegment())), WORDS),
+    "nocookie.carriers:PathSegment.__init__._odd": (by(preparing(PathSegment())), WORDS),
     "nocookie.carriers:PathSegment.__init__.anywhere": (by(PathSegment().bare), URLS),
     "nocookie.carriers:_ENDS_SEGMENT": (use("split"), WORDS),
     "nocookie.carriers:PathParam.__init__._params": (by(PathParam().bare), URLS),
@@ -599,6 +610,12 @@ PATTERNS = {
     "nocookie.leaks:PlacedIds.__init__": (by(others), WORDS + POLICIES),
     "nocookie.leaks:_before_url": (by(others), WORDS + POLICIES),
     "nocookie.leaks:_unquoted": (by(others), WORDS + POLICIES),
+    "nocookie.leaks:_tag": (use("match"), [*PAGES, ("<", "a", "")]),
+    "nocookie.leaks:_attributes": (
+        use("finditer"),
+        [*PAGES, *POLICIES, ("", "a=", ""), ("", "a =", "")],
+    ),
+    "nocookie.leaks:_in_css": (use("split"), POLICIES),
     "nocookie.leaks:_form_tags": (use("finditer"), [*PAGES, *POLICIES]),
     "nocookie.leaks:_action": (by(forms_of), POLICIES),
     "nocookie.leaks:_actions": (by(forms_of), POLICIES),
@@ -971,6 +988,7 @@ READERS = {
     "leaks.FormWatch": (forms_of, POLICIES[:80] + PIECES),
     "leaks.PageWatch": (pages_of, POLICIES[:80] + PIECES),
     "leaks.PlacedIds": (others, FEW),
+    "leaks.UrlWatch": (urls_of, POLICIES[:80] + PIECES + [("", ID, ""), ("", f"<a b=//{ID} ", "")]),
     "leaks.Watched": (watched, FEW),
     "leaks.speaks_to_caches": (leaks.speaks_to_caches, HEADERS),
     "html.says_charset": (says_charset, HEADERS + [("a;", "charset=a;", "")]),

@@ -6,10 +6,12 @@ import tracemalloc
 
 import pytest
 from helpers import CountingStore, serve
+from webob import Request
 
 import nocookie
 from nocookie import (
     NoSession,
+    Session,
     SessionConflict,
     SessionGone,
     SessionMiddleware,
@@ -684,6 +686,153 @@ def test_who_begins_too_many_sessions_is_refused_and_nothing_is_stored(
     assert {answer.header("Retry-After") for answer in answers} == {"30"}
     assert {answer.id for answer in answers} == {None}
     assert list(store.keys()) == []
+
+
+def brake(name, retry_after=30):
+    """Return a listener that refuses what is to happen at the event *name*, as long as it is on."""
+
+    def listen(event):
+        if event.name == name and listen.is_on:
+            raise TooManyTries(retry_after)
+
+    listen.is_on = True
+    return listen
+
+
+def log_in():
+    session["n"] = session.get("n", 0) + 1
+    session.login("ada")
+
+
+def log_in_as_another():
+    session.login("bob")
+    session["n"] = 7
+
+
+def turn():
+    session["n"] = session.get("n", 0) + 1
+    session.regenerate_id()
+
+
+def log_in_at_once():
+    log_in()
+    session.persist()
+
+
+def log_in_and_try_again():
+    log_in()
+    for _ in range(3):
+        with pytest.raises(TooManyTries):
+            session.persist()
+
+
+@pytest.mark.parametrize("by_a_framework", [False, True])
+@pytest.mark.parametrize(
+    ("event", "do"),
+    [
+        ("login", log_in),
+        ("login", log_in_as_another),
+        ("login", log_in_at_once),
+        ("login", log_in_and_try_again),
+        ("rotated", turn),
+        ("rotated", visit),
+    ],
+)
+def test_a_login_or_rotation_that_is_refused_leaves_the_session_as_it_was(
+    store, clock, event, do, by_a_framework
+):
+    listen = brake(event)
+    site = Site(type=store, clock=clock, secret=SECRET, on_event=listen, rotate_every=600)
+    id = site.get(begin).id
+    if do is log_in_as_another:
+        listen.is_on = False
+        id = site.get(log_in, id).id
+        listen.is_on = True
+    if do is visit:
+        clock.advance(601)
+    before = {key: store.load(key) for key in list(store.keys())}
+    site.own_500 = by_a_framework
+    for _ in range(3):
+        answer = site.get(do, id)
+        assert (answer.status[:3], answer.header("Retry-After")) == ("429", "30")
+        assert answer.id is None
+    assert {key: store.load(key) for key in list(store.keys())} == before
+    listen.is_on = False
+    counts = site.manager.backend.events.counts()[event]
+    assert site.get(do if do is not log_in_and_try_again else log_in, id).id not in (None, id)
+    assert site.manager.backend.events.counts()[event] == counts + 1
+
+
+def test_the_first_login_of_a_client_is_refused_and_nothing_is_stored(store, clock):
+    site = Site(type=store, clock=clock, secret=SECRET, on_event=brake("login"))
+    assert site.get(log_in).status[:3] == "429"
+    assert list(store.keys()) == []
+
+
+def test_a_login_under_the_id_of_a_gateway_is_refused_and_nothing_changes(store, clock):
+    listen = brake("login")
+    site = Site(
+        type=store, clock=clock, strict=False, id_key="k" * 40, secret=SECRET, on_event=listen
+    )
+    site.get(visit, "subscriber 0049")
+    before = {key: store.load(key) for key in list(store.keys())}
+    assert site.get(log_in, "subscriber 0049").status[:3] == "429"
+    assert {key: store.load(key) for key in list(store.keys())} == before
+
+
+@pytest.mark.parametrize("event", ["created", "login"])
+@pytest.mark.parametrize("do", [log_in, log_in_and_try_again])
+def test_a_session_that_its_client_would_keep_is_not_given_to_it(clock, event, do):
+    site = Site(type="cookie", clock=clock, secret=SECRET, on_event=brake(event))
+    answer = site.get(do)
+    assert (answer.status[:3], answer.id) == ("429", None)
+
+
+@pytest.mark.parametrize("what", [StoreError("down, for the test"), SessionGone("for the test")])
+@pytest.mark.parametrize("do", [log_in_at_once, lambda: (turn(), session.persist())])
+def test_an_answer_of_ours_tells_the_id_that_was_stored_before(store, clock, do, what):
+    """The old id is dead by then, and the record is there."""
+    site = Site(type=store, clock=clock, secret=SECRET)
+    id = site.get(begin).id
+
+    def page():
+        do()
+        store.failing = {"save": what}
+        session["more"] = 1
+        session.persist()
+
+    answer = site.get(page, id)
+    assert answer.status[:3] in ("503", "409")
+    assert answer.id not in (None, id)
+    store.failing = {}
+    assert site.get(lambda: session["n"], answer.id).status == "200 OK"
+    assert site.result == 2
+
+
+def test_one_that_was_not_stored_it_does_not_tell(store, clock):
+    site = Site(type=store, clock=clock, secret=SECRET)
+    id = site.get(begin).id
+    store.failing = {"rotate": StoreError("down, for the test")}
+    answer = site.get(log_in, id)
+    assert (answer.status[:3], answer.id) == ("503", None)
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_over_plain_http_it_tells_none(store, clock, scheme):
+    site = Site(type=store, clock=clock, secret=SECRET, require_https=True)
+
+    def page():
+        """By the published recipe, which knows nothing of the request."""
+        real_session = session._get_current_obj()
+        params = real_session.__dict__["_params"] | {"id": None}
+        real_session.__dict__["_sess"] = Session({}, **params)
+        session["n"] = 1
+        session.persist()
+        raise StoreError("down, for the test")
+
+    answer = site.get(page, environ=Request.blank("/", base_url=f"{scheme}://own.example").environ)
+    assert answer.status[:3] == "503"
+    assert (answer.id is not None) == (scheme == "https")
 
 
 def test_a_hundred_thousand_forged_ids_cost_no_trip_and_no_memory(store, clock, caplog):
