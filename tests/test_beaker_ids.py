@@ -355,6 +355,16 @@ def test_a_cookie_with_a_wrong_signature_costs_no_trip(signing, forge, reason):
     assert signing.store.trips == []
 
 
+@pytest.mark.parametrize("cookie", ["{}; sid=x", "x; sid={}"])
+def test_beside_another_cookie_the_signature_counts_all_the_same(signing, cookie):
+    old = signing.imported()
+    for unsigned in (old, "0" * 40 + old):
+        answer = signing.get("/read", cookie=cookie.format(unsigned))
+        assert answer.body == b"None ambiguous False"
+    assert signing.store.trips == []
+    assert signing.get("/read", cookie=cookie.format(signed(old))).body == b"1 None True"
+
+
 def test_without_beakers_secret_its_cookies_were_bare(clock):
     house = House(clock, use_cookies=True, key="sid")
     old = house.imported()

@@ -12,7 +12,8 @@ from helpers import Answer, CountingStore, serve
 from webob import Request
 
 import nocookie
-from nocookie import Header, Query, SessionMiddleware, session
+from nocookie import Cookie, Form, Header, PathParam, Query, Session, SessionMiddleware, session
+from nocookie.ids import RandomIds
 
 
 @pytest.fixture
@@ -1109,6 +1110,93 @@ def test_several_different_ids_in_one_carrier_count_as_none(wrap):
         assert serve(middleware, path="/write?" + query).id not in (None, *ids)
     serve(middleware, path=f"/write?sid={ids[0]}&sid={ids[0]}")
     assert stored(middleware, ids[0]) == {"n": 2}
+
+
+CARRYING = {
+    "query": (Query(), lambda ids: {"path": "/write?" + "&".join(f"sid={id}" for id in ids)}),
+    "param": (PathParam(), lambda ids: {"path": "/write" + "".join(f";sid={id}" for id in ids)}),
+    "header": (Header(), lambda ids: {"headers": {"X-Session-Id": ", ".join(ids)}}),
+    "cookie": (
+        Cookie("sid"),
+        lambda ids: {"headers": {"Cookie": "; ".join(f"sid={id}" for id in ids)}},
+    ),
+    "form": (Form(), lambda ids: {"POST": [("sid", id) for id in ids]}),
+}
+
+
+def several(wrap, kind, others, secret="a secret for tests, long enough", **options):
+    """Send the id of a session and others in one place, in each order; return how often it was the
+    session, and what was asked of the store for the last."""
+    carrier, request = CARRYING[kind]
+    middleware = wrap(visit, find_id=carrier, secret=secret, **options)
+    store = middleware.manager.backend.store
+    ids = []
+    for _ in range(2):
+        made = Session({}, backend=middleware.manager.backend)
+        made["n"] = 1
+        made.save()
+        ids.append(made.id)
+    values = [value.replace("OTHER", ids[1]) for value in others]
+    for each in ([ids[0], *values], [*values, ids[0]], [*values[:1], ids[0], *values[1:]]):
+        path = request(each).get("path", "/write")
+        store.trips.clear()
+        serve(middleware, **{**request(each), "path": path})
+    trips = store.trips.count("load")
+    return stored(middleware, ids[0])["n"] - 1, trips
+
+
+@pytest.mark.parametrize("kind", CARRYING)
+@pytest.mark.parametrize(
+    "others",
+    [["x"], ["A" * 43], ["x", "y" * 43, "z" * 300], [RandomIds().new() for _ in range(20)]],
+    ids=["malformed", "forged", "several", "many"],
+)
+def test_what_can_be_no_id_of_ours_hides_none(wrap, kind, others):
+    """A site beside ours, under the same domain, can set a cookie of our name."""
+    assert several(wrap, kind, others) == (3, 1)
+
+
+@pytest.mark.parametrize("kind", CARRYING)
+def test_of_several_the_one_counts_that_the_store_knows(wrap, kind):
+    others = [RandomIds().new() for _ in range(3)]
+    count, trips = several(wrap, kind, others, secret=None)
+    assert (count, trips) == (3, 5)
+
+
+@pytest.mark.parametrize("kind", CARRYING)
+def test_of_more_than_four_none_is_asked_for(wrap, kind):
+    others = [RandomIds().new() for _ in range(4)]
+    assert several(wrap, kind, others, secret=None) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", CARRYING)
+def test_two_that_the_store_knows_count_as_none(wrap, kind):
+    assert several(wrap, kind, ["OTHER"]) == (0, 2)
+
+
+@pytest.mark.parametrize("text", ["{},", ",{}", "{}, ,", "{},{},"])
+def test_an_empty_part_of_a_header_is_no_second_id(wrap, text):
+    middleware = wrap(visit)
+    id = serve(middleware, path="/write").id
+    serve(middleware, path="/write", headers={"X-Session-Id": text.replace("{}", id)})
+    assert stored(middleware, id) == {"n": 1}
+
+
+def test_what_hides_none_is_a_conflict_all_the_same(wrap, caplog):
+    several(wrap, "cookie", ["x"])
+    assert [record.event for record in caplog.records].count("conflict") == 3
+
+
+def test_of_several_in_one_place_none_goes_on_links_that_nobody_used(wrap):
+    def redirect(environ, start_response):
+        start_response("302 Found", [("Location", "/next")])
+        return [b""]
+
+    middleware = wrap(redirect, find_id=Query())
+    ids = [RandomIds().new() for _ in range(2)]
+    assert serve(middleware, path=f"/?sid={ids[0]}").header("Location") == f"/next?sid={ids[0]}"
+    assert serve(middleware, path=f"/?sid={ids[0]}&sid=x").header("Location").endswith(ids[0])
+    assert serve(middleware, path=f"/?sid={ids[0]}&sid={ids[1]}").header("Location") == "/next"
 
 
 class BadCarrier:
