@@ -1,7 +1,9 @@
 """What an attack on this library broke, each through the middleware as a client meets it."""
 
+import contextlib
 import json
 import re
+import sqlite3
 from datetime import datetime
 
 import pytest
@@ -9,7 +11,13 @@ from helpers import serve
 from webob import Request
 from webob.dec import wsgify
 
-from nocookie import Cookie, Session, SessionMiddleware, TooManyTries, session
+from nocookie import (
+    Cookie,
+    Session,
+    SessionMiddleware,
+    TooManyTries,
+    session,
+)
 from nocookie.entities import unescaped
 from nocookie.forms import authenticate_form, refusal
 from nocookie.logs import mask
@@ -397,3 +405,27 @@ def test_a_slash_behind_the_mount_makes_no_second_id(mount):
     app = SessionMiddleware(app, use_cookies=False, find_id="path:~", rewrite="html")
     page = serve(app, environ=environ).body.decode()
     assert page == f'<a href="next">1</a><a href="{mount.rstrip("/")}/~{ID}/next">2</a>'
+
+
+# -- once more: stores ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type", ["file", "sqlalchemy"])
+@pytest.mark.parametrize("key", ["", "1e400", 7, 3.5])
+def test_a_row_whose_key_is_none_costs_its_owner_nothing(tmp_path, type, key):
+    where = {"data_dir": tmp_path}
+    if type == "sqlalchemy":
+        pytest.importorskip("sqlalchemy")
+        where = {"url": f"sqlite:///{tmp_path}/sessions.db", "create_table": True}
+
+    def page():
+        session.login("ada")
+        session.persist()
+        return str(len(session.sessions_of("ada"))).encode()
+
+    assert answer(page, type=type, **where).body == b"1"
+    (file,) = tmp_path.rglob("sessions.db")
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        table = "sessions" if type == "file" else "nocookie_sessions"
+        connection.execute(f"UPDATE {table} SET key = ?", (key,))
+    assert answer(page, type=type, **where).body == b"1"

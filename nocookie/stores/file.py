@@ -366,7 +366,8 @@ class FileStore(ForkAware):
 
     def owned(self, owner: bytes) -> list[str]:
         rows, _ = self._execute(OWNED, (owner, self._clock()))
-        return [key.hex() for (key,) in rows]
+        # A key of another type is no key: somebody else wrote it.
+        return [key.hex() for (key,) in rows if isinstance(key, bytes)]
 
     def end_owned(self, owner: bytes, but: str | None = None) -> int:
         kept = None if but is None else bytes.fromhex(but)

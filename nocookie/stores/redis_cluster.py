@@ -113,7 +113,10 @@ class Cluster:
             raise UndoneError("the redis store: directions that cannot be read") from None
 
     def _at(self, host: str, port: int, asked: Node) -> Node:
-        """Without a host it is the one of the node that was asked."""
+        """Without a host it is the one of the node that was asked. Raises ValueError for a port
+        that is none."""
+        if not 0 <= port < 65536:
+            raise ValueError("no port")
         address = host or asked.address[0], port
         return self._nodes.setdefault(address, Node(address, self._settings))
 
@@ -156,6 +159,8 @@ class Cluster:
         slots: list[Node | None] = [None] * SLOTS
         nodes = dict(self._seeds)
         for begin, end, *servers in ranges:
+            if not 0 <= begin <= end < SLOTS:
+                raise ValueError("no range of slots")
             for number, (host, port, *_) in enumerate(servers):
                 name = (host or b"").decode()
                 node = self._at("" if name == "?" else name, int(port), asked)

@@ -350,6 +350,8 @@ WHOLE_CLUSTER = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:PORT\r\n"
         b"*0\r\n*0\r\n",
         b"-MOVED private\r\n",
         b"-ASK 7 private:port\r\n",
+        b"-ASK 7 private:99999999999999999999\r\n",
+        b"-MOVED 7 private:-1\r\n",
     ],
 )
 @pytest.mark.parametrize("cluster", [False, True])
@@ -369,6 +371,10 @@ def test_what_is_no_reply_is_an_error_and_shows_nothing(opened, said, cluster):
         b"*1\r\n*3\r\n:0\r\n:9\r\n:7\r\n",
         b"*1\r\n*3\r\n:0\r\n:9\r\n*2\r\n+private\r\n+private\r\n",
         b"*1\r\n*3\r\n+private\r\n:9\r\n*2\r\n$0\r\n\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:9223372036854775807\r\n*2\r\n$0\r\n\r\n:1\r\n",
+        b"*1\r\n*3\r\n:-4611686018427387904\r\n:9\r\n*2\r\n$0\r\n\r\n:1\r\n",
+        b"*1\r\n*3\r\n:9\r\n:1\r\n*2\r\n$0\r\n\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:9\r\n*2\r\n$0\r\n\r\n:99999999999999999999\r\n",
         b"+private\r\n",
     ],
 )

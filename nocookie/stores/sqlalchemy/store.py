@@ -242,7 +242,8 @@ class SqlAlchemyStore(ForkAware):
         values = {"whose": owner, "now": self._clock()}
         with self._call() as call:
             rows, _ = call.execute(self._sql.owned, values, again=True)
-        return [key.hex() for (key,) in rows]
+        # SQLite keeps values of any type in any column: one of another is no key.
+        return [key.hex() for (key,) in rows if isinstance(key, (bytes, memoryview))]
 
     def end_owned(self, owner: bytes, but: str | None = None) -> int:
         return self._ending(partial(self._end_owned, owner, but))
