@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -61,6 +62,11 @@ _LEVELS: Final = dict.fromkeys(
 )
 
 
+#: Whether a callback is being told of an event. What it brings about, by a look at the session that
+#: is being loaded say, is told to none: that would never end.
+_is_telling: Final[ContextVar[bool]] = ContextVar("nocookie.is_telling", default=False)
+
+
 class Event(NamedTuple):
     """What a callback of the option `on_event` gets."""
 
@@ -99,11 +105,20 @@ class Events:
         # Asked here already: every new session comes by, and few logs want to hear of it.
         if _is_logged(_LEVELS.get(name, logging.INFO)):
             emit(name, detail, fingerprint)
+        if not self._callbacks or _is_telling.get():
+            return
+        telling = _is_telling.set(True)
+        try:
+            self._tell(Event(name, detail, fingerprint, None))
+        finally:
+            _is_telling.reset(telling)
+
+    def _tell(self, event: Event) -> None:
         for callback in self._callbacks:
             request: Any = current()
             environ = None if request is None else request._environ
             try:
-                callback(Event(name, detail, fingerprint, environ))
+                callback(event._replace(environ=environ))
             except Exception as error:
                 if isinstance(error, Refusal):
                     if request is None:
@@ -111,7 +126,7 @@ class Events:
                     if not request._sent:
                         request._refused = error
                         raise
-                logger.exception("a callback of on_event failed at the event %s", name)
+                logger.exception("a callback of on_event failed at the event %s", event.name)
 
     def counts(self) -> dict[str, int]:
         """Return how often each event has happened in this process, by name; `refused` by its

@@ -346,6 +346,29 @@ def test_a_client_that_is_to_wait_hears_it_though_a_framework_answers_500(
     assert dict(got.headers)["Retry-After"] == "7"
 
 
+@pytest.mark.parametrize("id", [None, "A" * 43, "no id"])
+@pytest.mark.parametrize("on_unknown", ["new", "error"])
+def test_a_callback_may_look_at_the_session_that_it_hears_of(id, on_unknown, caplog):
+    heard = []
+
+    def listener(event):
+        heard.append(event.name)
+        session.get("user")
+
+    def page():
+        session.start()
+        begin()
+
+    environ = Request.blank("/").environ
+    if id is not None:
+        environ["HTTP_X_SESSION_ID"] = id
+    got = answer(page, {"environ": environ}, on_event=listener, on_unknown=on_unknown)
+    assert got.status == "200 OK"
+    assert heard in (["created"], ["refused", "created"])
+    # With `error` there may be no session to look at, and that is what the callback fails with.
+    assert on_unknown == "error" or not [record for record in caplog.records if record.exc_info]
+
+
 # -- what was sent -------------------------------------------------------------------------------
 
 
