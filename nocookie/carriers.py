@@ -381,6 +381,8 @@ def _split_query(query: str, name: str) -> tuple[tuple[str, ...], str]:
 #: What a query may consist of: whatever can be seen.
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
+_is_id: Final = re.compile(GRAMMAR, re.ASCII).fullmatch
+
 #: No path of a page has one, and not every rule of a guard in front sees past one.
 _control: Final = re.compile(r"[\x00-\x1f\x7f]").search
 
@@ -408,6 +410,7 @@ class PathSegment(UrlCarrier):
         self.marker = marker
         self.place_in_url = f"path:{marker}"
         self.where = InSegment(marker)
+        self._mark = f"/{marker}"
         segment = f"/{re.escape(marker)}({GRAMMAR})"
         # After it: the end, or a segment that is neither dots nor an id again.
         self._first = re.compile(
@@ -424,14 +427,16 @@ class PathSegment(UrlCarrier):
             RequestView(environ).strip_referer(self.bare)
         path: str = environ.get("PATH_INFO", "")
         found = self._first(path)
-        request = RequestView(environ)
         if found is None:
             odd = self._odd(path) if path.startswith(f"/{self.marker}") else ()
             if odd:
-                request.hide_ids(tuple(odd), self.bare)
+                RequestView(environ).hide_ids(tuple(odd), self.bare)
+            elif self._mark in path and self.bare(path) != path:
+                received(environ).has_hidden = True
             return None
         id = found[1]
         segment = f"/{self.marker}{id}"
+        request = RequestView(environ)
         if _control(path) or not self._was_sent(segment, request):
             request.hide_ids((id,), self.bare)
             return None
@@ -472,6 +477,10 @@ class PathSegment(UrlCarrier):
 
 #: What ends a segment of a path; kept by `split`, as it is a group.
 _ENDS_SEGMENT: Final = re.compile(r"([/?#])")
+#: A segment that leads to another one.
+_DOTS: Final = re.compile(r"(?:\.|%2[eE]){1,2}")
+#: What URLs write as it is wherever it stands (RFC 3986, 2.3).
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 class PathParam(UrlCarrier):
@@ -484,6 +493,11 @@ class PathParam(UrlCarrier):
 
     def __init__(self, name: str = "sid") -> None:
         self.name = _token(name, "a parameter name")
+        if not _UNRESERVED.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} is written otherwise in a path: the name of its parameter consists of "
+                "letters, digits, and - . _ ~"
+            )
         self.place_in_url = f"param:{name}"
         self.where = InParameter(name)
         self._params = re.compile(rf";{re.escape(name)}=([^;/?#]*)")
@@ -497,11 +511,13 @@ class PathParam(UrlCarrier):
         folder, slash, last = path.rpartition("/")
         ids = tuple(self._params.findall(last))
         if not ids:
+            if self._mark in path and any(map(_is_id, self._params.findall(path))):
+                received(environ).has_hidden = True
             return None
         request = RequestView(environ)
         sent = (request.sent_path or path).rpartition("/")[2]
         if len(self._params.findall(sent)) == len(ids):
-            bare = folder + slash + self._params.sub("", last)
+            bare = folder + slash + self._without(last)
             request.relocate(environ.get("SCRIPT_NAME", ""), bare)
             take_ids(environ, self.place_in_url, ids, self.bare)
         else:
@@ -516,8 +532,14 @@ class PathParam(UrlCarrier):
         pieces = _ENDS_SEGMENT.split(url)
         for at in range(0, len(pieces), 2):
             if pieces[at + 1 : at + 2] != ["/"]:
-                pieces[at] = self._params.sub("", pieces[at])
+                pieces[at] = self._without(pieces[at])
         return "".join(pieces)
+
+    def _without(self, segment: str) -> str:
+        """Return a segment without the id. Where dots are left, a filter in front has seen none:
+        a `;` behind them keeps them from leading elsewhere."""
+        bare = self._params.sub("", segment)
+        return f"{bare};" if bare != segment and _DOTS.fullmatch(bare) else bare
 
     def __repr__(self) -> str:
         return f"PathParam({self.name!r})"

@@ -27,7 +27,7 @@ _CHARACTER: Final = "(?:[A-Za-z0-9_-]|%(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9A
 #: What ends in a letter or digit that is no part of an id behind it: an escape of Python or JSON, a
 #: sequence that colours a terminal.
 _ESCAPE: Final = (
-    r"\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})|\[[0-9;]{0,16}[A-Za-z]"
+    r"\\(?:[abfnrtv0]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})|\[[0-9;:<=>?]{0,64}[A-Za-z]"
 )
 #: What is written in percents: once, or again in a URL that is itself a parameter of another's.
 _PERCENTS: Final = "|".join(f"(?<=%{'25' * depth}[0-9A-Fa-f]{{2}})" for depth in range(4))

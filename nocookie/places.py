@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nocookie.rewriting import Scope
 
 __all__ = [
+    "BLANK",
     "FROM_BASE",
     "FROM_DOTS",
     "UNSEEN",
@@ -37,6 +38,9 @@ Edits = list[tuple[int, int, str]]
 
 #: What a browser takes out of a URL wherever it is.
 UNSEEN: Final = re.compile(r"[\t\n\r]")
+#: What it strips from both ends of one (WHATWG URL, "C0 control or space").
+BLANK: Final = "".join(map(chr, range(0x21)))
+_SLASHES: Final = re.compile(r"[/\\]")
 _ANY_AUTHORITY: Final = re.compile(
     r"[\x00-\x20]*+(?:[A-Za-z][A-Za-z0-9+.\-\t\n\r]*+:)?+(?:[\t\n\r]*+[/\\]){2,}+[^/\\?#]*+"
 )
@@ -189,7 +193,8 @@ class InQuery:
             return []
 
         def is_id(piece: str) -> bool:
-            return bool(scope.is_id(unquote_plus(piece.partition("=")[2])))
+            value = unquote_plus(UNSEEN.sub("", piece.partition("=")[2]))
+            return bool(scope.is_id(value.strip(BLANK)))
 
         return _parameter_edits(text, query, end, "&", is_id) or []
 
@@ -251,7 +256,8 @@ class InParameter:
 
     def scrub(self, text: str, scope: Scope) -> Edits:
         def is_id(piece: str) -> bool:
-            return bool(scope.is_id(unquote(piece.partition("=")[2])))
+            value = unquote(UNSEEN.sub("", piece.partition("=")[2]))
+            return bool(scope.is_id(value.strip(BLANK)))
 
         return self._cut(text, *_path_of(text), is_id)
 
@@ -347,9 +353,10 @@ class InSegment:
         edits: Edits = []
         start, end = _path_of(text)
         at = start
-        for part in text[start:end].split("/"):
+        # To a browser a backslash is a slash.
+        for part in _SLASHES.split(text[start:end]):
             stop = at + len(part)
-            if self._is_disguised(part, scope):
+            if self._is_disguised(UNSEEN.sub("", part).strip(BLANK), scope):
                 edits.append(_cut(text, at, stop))
             at = stop + 1
         return edits

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from nocookie.ids import GRAMMAR
@@ -29,6 +29,9 @@ __all__ = [
 
 #: Where in environ the `Received` is.
 TAKEN: Final = "nocookie.taken"
+
+#: Where a2wsgi has the request as it got it from a server of ASGI.
+_SCOPE: Final = "asgi.scope"
 
 #: What stands in place of an id that is hidden.
 MASK: Final = "[masked]"
@@ -322,6 +325,9 @@ class Request:
         if len(before) < _LENGTH or not _long.search(unquote(before)):
             return
         after = bare(before)
+        path = unquote(after.partition("?")[0])
+        if bare(path) != path:
+            after = MASK  # written otherwise, it is none for us, but for whoever reads it
         if after != before:
             received(self.environ).came_from_id = True
             self.environ["HTTP_REFERER"] = after
@@ -356,26 +362,32 @@ def _strip(environ: WSGIEnvironment, ids: tuple[str, ...], bare: Callable[[str],
             environ[name] = _without(bare(environ[name]), suspects)
     if not suspects:
         return
+    if type(environ.get(_SCOPE)) is dict:
+        environ[_SCOPE] = _masked_scope(environ[_SCOPE], suspects)
     [one] = suspects if len(suspects) == 1 else ("",)
     if one:
         # As a rule it is in no text any more, but for the path and a header that is nothing else.
         texts = list(filter(_is_text, environ.values()))
+        text = "\n".join(texts)
         expected = texts.count(one) + environ.get("SCRIPT_NAME", "").count(one)
-        if "\n".join(texts).count(one) == expected:
+        if text.count(one) == expected and "%" not in text:
             return
     for name, value in environ.items():
         if (
             type(value) is str
-            and one in value
+            and (one in value or "%" in value)
             and value not in suspects
             and name not in _KEPT
             and _holds(value, suspects)
             and _of_addresses(value)
         ):
-            environ[name] = _masked(bare(value), suspects)
+            environ[name] = _without(bare(value), suspects)
 
 
 def _holds(text: str, ids: Collection[str]) -> bool:
+    """Whether one of the *ids* is in a text, be it in percents."""
+    if "%" in text:
+        text = f"{text} {unquote(text)}"
     if len(ids) > _SEVERAL:
         return _long.search(text) is not None
     return any(id in text for id in ids)
@@ -393,9 +405,22 @@ def _masked(text: str, ids: Collection[str]) -> str:
 def _without(url: str, ids: Collection[str]) -> str:
     """As `_masked`, for a URL in which letters of an id may be in percents."""
     masked = _masked(url, ids)
-    if "%" in masked and _holds(unquote(masked), ids):
-        return MASK
-    return masked
+    return MASK if "%" in masked and _holds(masked, ids) else masked
+
+
+def _masked_scope(scope: dict[str, Any], ids: Collection[str]) -> dict[str, Any]:
+    """Return a copy of an ASGI scope with none of the *ids* in its address and headers: the one
+    that servers go by stays as it is."""
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return _without(value.decode("latin-1"), ids).encode("latin-1")
+        return _without(value, ids) if isinstance(value, str) else value
+
+    copy = {name: masked(value) for name, value in scope.items()}
+    if isinstance(scope.get("headers"), (list, tuple)):
+        copy["headers"] = [(name, masked(value)) for name, value in scope["headers"]]
+    return copy
 
 
 def _written(origin: str) -> str:

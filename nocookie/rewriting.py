@@ -28,6 +28,7 @@ from typing import Final
 from urllib.parse import quote
 
 from nocookie.places import (
+    BLANK,
     FROM_DOTS,
     UNSEEN,
     Base,
@@ -43,8 +44,6 @@ from nocookie.places import (
 
 __all__ = ["InParameter", "InQuery", "InSegment", "Place", "Scope", "refresh_url"]
 
-#: What a browser strips from both ends of a URL (WHATWG URL, "C0 control or space").
-_BLANK: Final = "".join(map(chr, range(0x21)))
 _ODD: Final = re.compile(r"[\\\x00-\x1f\x7f]")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ABSOLUTE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?")
@@ -249,8 +248,8 @@ class Scope:
         """Return where *text* leads if that is inside the scope and plain to see."""
         if "\0" in text:  # stripped from a URL, and U+FFFD in a page
             return None
-        end = len(text.rstrip(_BLANK))
-        start = min(len(text) - len(text.lstrip(_BLANK)), end)
+        end = len(text.rstrip(BLANK))
+        start = min(len(text) - len(text.lstrip(BLANK)), end)
         fragment = text.find("#", start, end)
         if fragment < 0:
             fragment = end
@@ -314,7 +313,7 @@ class Scope:
         url = home.read(href)
         if url is None:
             # Not ours, or odd. A scheme that is plain to see still counts for //host/path.
-            found = _ABSOLUTE.match(href.strip(_BLANK))
+            found = _ABSOLUTE.match(href.strip(BLANK))
             plain = found and not _ODD.search(found[0])
             return Base(found[1].lower() if found and plain else "", False, [""], None)
         query: str | None = url.text[url.query + 1 : url.fragment]

@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 from datetime import datetime
+from urllib.parse import unquote
 
 import pytest
 from helpers import serve
@@ -12,7 +13,9 @@ from webob import Request
 from webob.dec import wsgify
 
 from nocookie import (
+    ConfigError,
     Cookie,
+    PathParam,
     Session,
     SessionMiddleware,
     TooManyTries,
@@ -428,6 +431,125 @@ def test_a_slash_behind_the_mount_makes_no_second_id(mount):
     app = SessionMiddleware(app, use_cookies=False, find_id="path:~", rewrite="html")
     page = serve(app, environ=environ).body.decode()
     assert page == f'<a href="next">1</a><a href="{mount.rstrip("/")}/~{ID}/next">2</a>'
+
+
+# -- once more: what a client sends --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dots", ["..", ".", "%2e%2e"])
+def test_a_path_parameter_leaves_no_dots_behind_that_a_filter_in_front_has_not_seen(dots):
+    sent = f"/public/{dots};sid=x"
+    environ = {"PATH_INFO": unquote(sent), "REQUEST_URI": sent}
+    seen, _ = seen_by_application(environ, find_id="param:sid")
+    assert seen["PATH_INFO"] == f"/public/{unquote(dots)};"
+    assert seen["REQUEST_URI"] == f"/public/{dots};"
+
+
+def test_a_path_parameter_still_goes_from_a_folder_without_a_trace():
+    seen, _ = seen_by_application({"PATH_INFO": f"/a/;sid={ID}"}, find_id="param:sid")
+    assert seen["PATH_INFO"] == "/a/"
+
+
+@pytest.mark.parametrize("letter", "!#$%&'*+^`|")
+def test_the_name_of_a_path_parameter_is_one_that_a_path_writes_as_it_is(letter):
+    with pytest.raises(ConfigError, match="written otherwise in a path"):
+        PathParam(f"s{letter}d")
+
+
+@pytest.mark.parametrize(
+    ("find_id", "path"),
+    [
+        ("path:~", f"/~{ID}/~{ID}/"),
+        ("path:~", f"/a/~{ID}"),
+        ("path:~", f"//~{ID}/"),
+        ("path:~", f"/~{ID}/../x"),
+        ("param:sid", f"/a;sid={ID}/b"),
+    ],
+)
+def test_an_id_that_stays_in_the_path_is_told_nobody_and_kept_by_no_cache(find_id, path):
+    _, head = seen_by_application({"PATH_INFO": path, "REQUEST_URI": path}, find_id=find_id)
+    assert head["Referrer-Policy"] == "same-origin"
+    assert head["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/~ada/", "/a;sid=x/b", "/a/b"])
+@pytest.mark.parametrize("find_id", ["path:~", "param:sid"])
+def test_a_path_without_an_id_changes_no_response(find_id, path):
+    _, head = seen_by_application({"PATH_INFO": path, "REQUEST_URI": path}, find_id=find_id)
+    assert head == {"Content-Type": "text/html"}
+
+
+FIRST_IN_PERCENTS = f"%{ord(ID[0]):02X}{ID[1:]}"
+
+
+@pytest.mark.parametrize("id", [FIRST_IN_PERCENTS, "".join(f"%{ord(c):02X}" for c in ID)])
+def test_no_copy_of_the_address_shows_an_id_in_percents(id):
+    sent = f"/?sid={id}"
+    seen, _ = seen_by_application(
+        {
+            "QUERY_STRING": sent[2:],
+            "REQUEST_URI": sent,
+            "HTTP_X_ORIGINAL_URL": f"http://localhost{sent}",
+            "REDIRECT_QUERY_STRING": sent[2:],
+        },
+        find_id="query:sid",
+    )
+    assert not [name for name, value in seen.items() if ID in unquote(str(value))]
+
+
+@pytest.mark.parametrize(
+    ("find_id", "page"),
+    [
+        ("path:~", f"/%7E{ID}/cart"),
+        ("path:~", f"/~{FIRST_IN_PERCENTS}/cart"),
+        ("param:sid", f"/cart%3Bsid={ID}"),
+        ("param:sid", f"/cart;s%69d={ID}"),
+    ],
+)
+def test_the_page_before_shows_no_id_that_was_written_otherwise(find_id, page):
+    seen, head = seen_by_application({"HTTP_REFERER": f"http://localhost{page}"}, find_id=find_id)
+    assert ID not in unquote(seen["HTTP_REFERER"])
+    assert "Referrer-Policy" not in head
+
+
+@pytest.mark.parametrize("id", [ID, FIRST_IN_PERCENTS])
+def test_what_a_server_of_asgi_was_sent_shows_no_id_to_the_application(id):
+    scope = {
+        "type": "http",
+        "path": "/cart",
+        "query_string": f"sid={id}".encode(),
+        "headers": [(b"referer", f"http://localhost/?sid={id}".encode()), (b"x", b"y")],
+    }
+    environ = {"QUERY_STRING": f"sid={id}", "asgi.scope": scope}
+    seen, _ = seen_by_application(environ, find_id="query:sid")
+    assert ID[1:] not in repr(seen["asgi.scope"])
+    assert seen["asgi.scope"]["headers"][1] == (b"x", b"y")
+    assert id in repr(scope), "the server's own is as it was"
+
+
+COLOURS = ["1;38;2;255;100;100", "38;2;255;255;255;48;2;10;10;10", "38:5:1", "38:2::255:0:0"]
+
+
+@pytest.mark.parametrize("before", [*(f"\x1b[{one}m" for one in COLOURS), "\x1b[?25h", "\x1b[>c"])
+def test_an_id_behind_whatever_moves_a_terminal_is_masked(before):
+    assert ID not in mask(f"{before}{ID} opened")
+
+
+@pytest.mark.parametrize(
+    ("find_id", "url"),
+    [
+        ("query:sid", f"/a\\b?sid={ID}\t"),
+        ("query:sid", f"%00?sid=\n{ID} "),
+        ("path:~", f"\\~{ID}/a"),
+        ("path:~", f"\\~{ID}\\b"),
+        ("param:sid", f"/a\\b;sid={ID}\t"),
+    ],
+)
+def test_no_odd_spelling_of_a_url_keeps_its_id(find_id, url):
+    def page():
+        return session.bare_url(url).encode()
+
+    assert ID.encode() not in answer(page, find_id=find_id).body
 
 
 # -- once more: stores ---------------------------------------------------------------------------

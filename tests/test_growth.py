@@ -584,6 +584,9 @@ PATTERNS = {
     "nocookie.carriers:PathSegment.__init__._odd": (by(preparing(PathSegment())), WORDS),
     "nocookie.carriers:PathSegment.__init__.anywhere": (by(PathSegment().bare), URLS),
     "nocookie.carriers:_ENDS_SEGMENT": (use("split"), WORDS),
+    "nocookie.carriers:_DOTS": (use("fullmatch"), URLS),
+    "nocookie.carriers:_UNRESERVED": (use("fullmatch"), LETTERS),
+    "nocookie.carriers:_is_id": (use("fullmatch"), LETTERS),
     "nocookie.carriers:PathParam.__init__._params": (by(PathParam().bare), URLS),
     "nocookie.carriers:Cookie.__init__._values": (
         by(refusing(lambda text: Cookie("sid").read({"HTTP_COOKIE": text}))),
@@ -661,6 +664,7 @@ PATTERNS = {
     "nocookie.places:_EMPTY_OR_DOTS": (use("fullmatch"), URLS),
     "nocookie.plain:_WRITTEN_AS_IT_IS": (use("fullmatch"), LETTERS),
     "nocookie.plain:_compiled": (by(in_plain_markup), PAGES),
+    "nocookie.places:_SLASHES": (use("split"), URLS),
     "nocookie.policies:_functions": (use("finditer"), POLICIES),
     "nocookie.policies:_unfinished": (by(css_of), POLICIES),
     "nocookie.policies:_unsaid": (by(svg_css_of), SVG),
