@@ -443,19 +443,33 @@ def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
     return any(one in network for one in (there, mapped) if one for network in networks)
 
 
-def _last(environ: WSGIEnvironment, name: str) -> str:
+def _last(text: str) -> str:
     """Return the last element of a list: what the proxy nearest to us said. Those before it may be
     anybody's."""
-    text: str = environ.get(name, "")
     return text.rpartition(",")[2].strip().lower()
 
 
 def _x_forwarded_proto(environ: WSGIEnvironment) -> list[str]:
-    said = _last(environ, "HTTP_X_FORWARDED_PROTO")
+    said = _last(environ.get("HTTP_X_FORWARDED_PROTO", ""))
     return [said] if said else []
 
 
+#: A quoted string (RFC 9110, 5.6.4), closed or not; what in it is no mark of the list around it.
+_quoted_text: Final = re.compile(r'"(?:[^"\\]|\\.)*+("|\\?\Z)', re.DOTALL)
+_no_marks: Final = re.compile(r"\\.|[,;]", re.DOTALL)
+
+
+def _value(found: re.Match[str]) -> str:
+    return _no_marks.sub("", found[0]) if found[1] == '"' else '"'
+
+
 def _forwarded_proto(environ: WSGIEnvironment) -> list[str]:
-    """Return the values of the parameter `proto` (RFC 7239, section 5.4)."""
-    pairs = [part.partition("=") for part in _last(environ, "HTTP_FORWARDED").split(";")]
+    """Return the values of the parameter `proto` (RFC 7239, section 5.4).
+
+    What is in quotes is a value: a proxy may write there what the client sent, as its `Host`.
+    """
+    text = _quoted_text.sub(_value, environ.get("HTTP_FORWARDED", ""))
+    if text.count('"') % 2:
+        return ["unreadable"]
+    pairs = [part.partition("=") for part in _last(text).split(";")]
     return [said.strip().strip('"') for name, _, said in pairs if name.strip() == "proto"]

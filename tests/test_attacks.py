@@ -527,6 +527,28 @@ def test_what_a_server_of_asgi_was_sent_shows_no_id_to_the_application(id):
     assert id in repr(scope), "the server's own is as it was"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        'proto=http;host="x,proto=https"',
+        'proto=http;host="x;y\\",proto=https"',
+        'for="x;proto=https"',
+        'for="x, for=1.2.3.4;proto=https',
+    ],
+)
+def test_what_a_proxy_quotes_of_the_client_does_not_say_how_it_came(said):
+    options = {"require_https": True, "trusted_proxies": "10.0.0.0/8"}
+    environ = {**Request.blank("/").environ, "REMOTE_ADDR": "10.0.0.1", "HTTP_FORWARDED": said}
+    assert answer(begin, {"environ": environ}, **options).status == "403 Forbidden"
+
+
+@pytest.mark.parametrize("said", ["proto=https", 'for="[2001::1]:80";Proto="https";host="a,b;c"'])
+def test_what_a_proxy_says_beside_that_counts(said):
+    options = {"require_https": True, "trusted_proxies": "10.0.0.0/8"}
+    environ = {**Request.blank("/").environ, "REMOTE_ADDR": "10.0.0.1", "HTTP_FORWARDED": said}
+    assert answer(begin, {"environ": environ}, **options).status == "200 OK"
+
+
 COLOURS = ["1;38;2;255;100;100", "38;2;255;255;255;48;2;10;10;10", "38:5:1", "38:2::255:0:0"]
 
 

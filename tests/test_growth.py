@@ -696,6 +696,8 @@ PATTERNS = {
     "nocookie.request:_long": (use("sub"), WORDS + LETTERS),
     "nocookie.request:_of_addresses": (use("search"), WORDS),
     "nocookie.stores.memcached:MemcachedStore.__init__ fullmatch": (use("fullmatch"), LETTERS),
+    "nocookie.request:_quoted_text": (use("sub"), POLICIES + HEADERS),
+    "nocookie.request:_no_marks": (use("sub"), POLICIES + HEADERS),
     "nocookie.stores.memcached_servers:_address fullmatch": (use("fullmatch"), URLS),
     "nocookie.stores.memcached_servers:_address.match fullmatch": (use("fullmatch"), URLS),
     "nocookie.stores.redis_url:read fullmatch": (use("fullmatch"), URLS),
