@@ -42,8 +42,8 @@ EVENTS: Final = {
     "clock": "A record is stamped later than now: a clock is wrong, here or elsewhere.",
     "finder failed": "A finder raised, or returned what is no text: no id, then.",
     "leak": "An id was on its way to where it must not go.",
-    "redirect_abroad": "A client with its id in a header was sent to another origin, and may take "
-    "the id along.",
+    "redirect_abroad": "A client with its id in a header or a form was sent to another origin, and "
+    "may take the id along.",
     "lost": "A change came after the response had begun, and could not be saved.",
     "misfit": "The configuration does not fit the place it runs in.",
     "options": "Options were taken otherwise than they are written, most of them Beaker's.",

@@ -34,7 +34,7 @@ __all__ = [
     "PlacedIds",
     "UrlWatch",
     "Watched",
-    "is_html",
+    "is_document",
     "is_publicly_cacheable",
     "leak_in_head",
     "speaks_to_caches",
@@ -130,11 +130,20 @@ def _is_to_come(date: str | None) -> bool:
         return False
 
 
-def is_html(reply: Reply) -> bool:
+#: What browsers take for a page: what they show as one, and what says nothing of itself, so that
+#: they look (WHATWG MIME Sniffing, 4.2 and 7).
+_is_of_document: Final = re.compile(
+    r"(?i)\s*+(?:text/html|text/xml|application/xml|[^;,+]*+\+xml"
+    r"|(?:(?:application|unknown)/unknown|\*/\*)?[ \t]*(?:[;,]|\Z))"
+).match
+
+
+def is_document(reply: Reply) -> bool:
+    """Whether browsers show the body as a page, which may have others be told its URL."""
     for name, value in reply.headerlist:
         if name == "Content-Type" or name.lower() == "content-type":
-            return value.startswith("text/html") or value.strip().lower().startswith("text/html")
-    return False
+            return value.startswith("text/html") or _is_of_document(value) is not None
+    return True
 
 
 #: Referrer policies (W3C) under which another origin is told the page's whole URL, where a page
@@ -533,7 +542,8 @@ class PageWatch:
     """
 
     __slots__ = (
-        *("_came", "_environ", "_forms", "_guard", "_has_others", "_is_suspect", "_rewriter"),
+        *("_came", "_environ", "_forms", "_guard", "_has_others", "_home", "_is_suspect"),
+        "_rewriter",
         *("_tail", "_told", "_used", "changes"),
     )
 
@@ -547,6 +557,8 @@ class PageWatch:
     ) -> None:
         self._guard = guard
         self._environ = environ
+        #: What reads URLs of the own origin, once that was needed: the address may be long.
+        self._home: Scope | None = None
         self._used = used
         # Who rewrites a page tightens its policies.
         self.changes = rewriter is not None and rewriter.changes
@@ -586,8 +598,7 @@ class PageWatch:
             told, self._told = self._told, None
             guard.leak("in a Referer: by a policy that the page asks for", told)
         if self._is_suspect and not self._has_others and guard.placed_ids.may_be_in(seen):
-            home = partial(guard.home, self._environ)
-            other = guard.placed_ids.other_than(self._known(), seen, home)
+            other = guard.placed_ids.other_than(self._known(), seen, self._where)
             if other is not None:
                 self._has_others = True
                 guard.leak("to another visitor, in a page", other)
@@ -595,6 +606,11 @@ class PageWatch:
             self._forms.feed(data)
         elif self._may_lead_away(seen):
             self._look_at_forms(seen)
+
+    def _where(self) -> Scope:
+        if self._home is None:
+            self._home = self._guard.home(self._environ)
+        return self._home
 
     def _known(self) -> list[str]:
         return self._guard.known_ids(self._environ, self._used)
@@ -609,9 +625,9 @@ class PageWatch:
         return any(seen.find(id.encode()) >= 0 for id in self._known())
 
     def _look_at_forms(self, seen: bytes) -> None:
-        known, guard, environ = self._known(), self._guard, self._environ
+        known, guard = self._known(), self._guard
         if known:
             leak = partial(guard.leak, "in a field of a form to another origin", known[0])
             knows = self._leads_away if self.changes else None
-            self._forms = FormWatch(known, lambda url: guard.home(environ).stays(url), leak, knows)
+            self._forms = FormWatch(known, lambda url: self._where().stays(url), leak, knows)
             self._forms.feed(seen)

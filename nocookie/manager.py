@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from nocookie.carriers import (
     Callback,
     Carrier,
     Cookie,
+    Form,
     Header,
     PathSegment,
     Query,
@@ -44,7 +45,7 @@ from nocookie.leaks import (
     PlacedIds,
     UrlWatch,
     Watched,
-    is_html,
+    is_document,
     is_publicly_cacheable,
     leak_in_head,
     speaks_to_caches,
@@ -141,6 +142,7 @@ class SessionManager:
         #: Whether ids are looked for in a request that nobody used the session of.
         self._always_finds = self.rewrite == "html" or len(self.carriers) > 1
         self._headers = [c for c in self.carriers if isinstance(c, Header)]
+        self._forms = [c for c in self.carriers if isinstance(c, Form)]
         #: Where clients with an id in a header were sent: once is enough, and not for ever more.
         self._abroad: dict[str, object] = {}
         self.prepares = [p for c in self.carriers if (p := getattr(c, "prepare", None))]
@@ -390,7 +392,8 @@ class SessionManager:
         scope = scope_of(request, carrier, id)
         is_there = put_on_head(scope, reply)
         if page:
-            put_on_body(scope, reply, partial(self.leak, id=id) if self._guards else _ignore)
+            leak = cache(partial(self.leak, id=id)) if self._guards else _ignore
+            put_on_body(scope, reply, leak)
         return page or is_there
 
     def _strip(self, reply: Reply) -> None:
@@ -446,11 +449,15 @@ class SessionManager:
     def look_at_redirect(
         self, status: str, headers: Sequence[tuple[str, str]], environ: WSGIEnvironment
     ) -> None:
-        """Report a client that is sent to another origin with its id in a header of our own:
-        programs, and `fetch` in a browser, take that along. Once for each origin; never raises."""
-        if not self._headers or not self._guards or status[:3] not in REDIRECTS:
+        """Report a client that is sent to another origin with its id in a header of our own, which
+        programs, and `fetch` in a browser, take along; or in a form, which is posted there again.
+        Once for each origin; never raises."""
+        if not self._guards or status[:3] not in REDIRECTS:
             return
-        if not any(_has_sent(header, environ) for header in self._headers):
+        carriers: list[RawCarrier] = [*self._headers]
+        if status[:3] in _POSTED_AGAIN:
+            carriers += self._forms
+        if not any(_has_sent(carrier, environ) for carrier in carriers):
             return
         for name, value in headers:
             if name.lower() == "location" and not self._anywhere(environ).stays(value):
@@ -497,7 +504,7 @@ class SessionManager:
         values = [value for _, value in reply.headerlist if len(value) >= shortest]
         if values:
             self._look_at_head(reply, values, self.known_ids(environ, used), real is None)
-        if reply.as_it_is or not is_html(reply):
+        if reply.as_it_is or not is_document(reply):
             return
         rewriter = reply.rewriter
         if self._url_carriers or told:
@@ -512,9 +519,10 @@ class SessionManager:
     def _watch_urls(self, reply: Reply, ids: Sequence[str], told: str | None) -> None:
         """Look at the URLs of a page as the application wrote them: what puts the id *told* on its
         links comes after."""
+        home = cache(partial(self.home, reply.environ))
 
         def is_own(url: str) -> bool:
-            return self.home(reply.environ).stays(url)
+            return home().stays(url)
 
         def leak(element: str) -> None:
             self.leak(f"a URL of another origin in <{element}>", ids[0])
@@ -530,7 +538,7 @@ class SessionManager:
             for id in known:
                 if any(id in value for value in values):
                     self._check_head(id, reply)
-        home = partial(self.home, reply.environ)
+        home = cache(partial(self.home, reply.environ))
         for value in values:
             text = f"{value} ".encode("latin-1", "replace")
             other = self.placed_ids.other_than(known, text, home)
@@ -673,9 +681,13 @@ REMEMBERED_ORIGINS: Final = 100
 _PLAIN_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]{1,100}(?::[0-9]{1,5})?")
 
 
-def _has_sent(header: Header, environ: WSGIEnvironment) -> bool:
+#: The redirects that a browser follows with the form that it posted (RFC 9110, 15.4.8).
+_POSTED_AGAIN: Final = frozenset({"307", "308"})
+
+
+def _has_sent(carrier: RawCarrier, environ: WSGIEnvironment) -> bool:
     try:
-        return header.read(environ) is not None
+        return carrier.read(environ) is not None
     except AmbiguousId:
         return True
 

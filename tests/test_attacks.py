@@ -19,6 +19,7 @@ from nocookie import (
     Session,
     SessionMiddleware,
     TooManyTries,
+    manager,
     session,
 )
 from nocookie.entities import unescaped
@@ -572,6 +573,114 @@ def test_no_odd_spelling_of_a_url_keeps_its_id(find_id, url):
         return session.bare_url(url).encode()
 
     assert ID.encode() not in answer(page, find_id=find_id).body
+
+
+# -- once more: the leak guard -------------------------------------------------------------------
+
+
+def events_of(page, headers, status="200 OK", times=1, method="GET", body=b"", **options):
+    """The events of requests with an id that is known, to an application that uses its session."""
+    events, ids = [], []
+    name = options.setdefault("find_id", "query:sid")
+
+    def app(environ, start_response):
+        session["visits"] = 1
+        session.save()
+        if not ids:
+            ids.append(session.id)
+            start_response("200 OK", [])
+            return [b""]
+        start_response(status, list(headers))
+        return [page(session.id) if callable(page) else page]
+
+    options.setdefault("on_event", lambda event: events.append((event.name, event.detail)))
+    app = SessionMiddleware(app, use_cookies=False, type=MemoryStore(), **options)
+    serve(app)
+    events.clear()
+    for _ in range(times):
+        known = f"sid={ids[0]}".encode()
+        if name == "form:sid":
+            kind = "application/x-www-form-urlencoded"
+            request = Request.blank("/", method="POST", body=known, content_type=kind)
+        elif name == "query:sid":
+            request = Request.blank(f"/?{known.decode()}", method=method)
+        else:
+            request = Request.blank(f"/~{ids[0]}/")
+        serve(app, environ=request.environ)
+    return events
+
+
+@pytest.mark.parametrize("status", ["307 Temporary Redirect", "308 Permanent Redirect"])
+def test_a_form_that_is_posted_on_to_another_origin_is_reported(status):
+    abroad = [("Location", "https://pay.example/x")]
+    events = events_of(b"", abroad, status, times=2, find_id="form:sid")
+    assert events == [("redirect_abroad", "to https://pay.example")]
+
+
+@pytest.mark.parametrize("status", ["302 Found", "303 See Other"])
+def test_a_redirect_that_leaves_the_form_behind_is_not(status):
+    abroad = [("Location", "https://pay.example/x")]
+    assert events_of(b"", abroad, status, find_id="form:sid") == []
+    home = [("Location", "/x")]
+    assert events_of(b"", home, "307 Temporary Redirect", find_id="form:sid") == []
+
+
+UNSAFE = b'<html xmlns="http://www.w3.org/1999/xhtml"><meta name="referrer" content="unsafe-url"/>'
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/xhtml+xml",
+        "image/svg+xml; charset=utf-8",
+        "text/xml",
+        "application/xml",
+        "*/*",
+        "unknown/unknown",
+        "",
+        None,
+    ],
+)
+@pytest.mark.parametrize("rewrite", ["location", "html"])
+def test_a_document_of_another_kind_that_tells_others_its_url_is_reported(kind, rewrite):
+    headers = [] if kind is None else [("Content-Type", kind)]
+    events = events_of(UNSAFE, headers, find_id="path:~", rewrite=rewrite)
+    assert events == [("leak", "in a Referer: by a policy that the page asks for")]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "text/css", "image/png"])
+def test_what_no_browser_shows_as_a_page_is_not(kind):
+    assert events_of(UNSAFE, [("Content-Type", kind)], find_id="path:~") == []
+
+
+HTML = [("Content-Type", "text/html; charset=utf-8")]
+
+
+def test_a_page_says_once_what_it_leads_away():
+    def page(id):
+        return f"<a href='https://o.example/?{id}'>x</a>".encode() * 1000
+
+    events = events_of(page, HTML, rewrite="html")
+    assert events == [("leak", "a URL of another origin in <a>")]
+
+
+MANY = 300
+LINKS = {
+    "links": b"".join(
+        b"<a href='https://o.example/?sid=%s%012dA'>" % (b"A" * 30, n) for n in range(MANY)
+    ),
+    "forms": b"".join(b"<form action='x%d'><input value=1></form>" % n for n in range(MANY)),
+}
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_the_guard_reads_the_address_once_however_much_is_on_the_page(kind, monkeypatch):
+    """By counting: each time costs what the address is long, and that is the client's to say."""
+    made = []
+    of = manager.scope_of
+    monkeypatch.setattr(manager, "scope_of", lambda *given: (made.append(1), of(*given))[1])
+    events_of(lambda known: known.encode() + LINKS[kind], HTML)
+    assert 0 < len(made) < 20
 
 
 # -- once more: stores ---------------------------------------------------------------------------
