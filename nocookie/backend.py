@@ -12,7 +12,7 @@ from nocookie.codecs import JsonCodec, PickleCodec
 from nocookie.errors import NocookieError
 from nocookie.events import Events
 from nocookie.ids import FINGERPRINT_LENGTH, GatewayIds, IdScheme, NotAnId, RandomIds, SignedIds
-from nocookie.options import OPTIONS
+from nocookie.options import MOST_TURNS, OPTIONS
 from nocookie.sealing import Keyed, Sealer, derive
 from nocookie.stores import open_store
 from nocookie.stores.base import Missing, Moved, Record, Renewing, Store
@@ -52,6 +52,7 @@ class Backend:
         self.clock: Callable[[], float] = settings["clock"]
         self.timeout: float = settings["timeout"] or math.inf
         self.lifetime: float = settings["lifetime"] or math.inf
+        self.request_limit: float = settings["request_limit"]
         self.renew_after = self.touch_after = min(TOUCH_EVERY, self.timeout / TOUCH_SHARE)
         self.auto: bool = settings["auto"]
         self.max_size: int = settings["max_size"]
@@ -60,6 +61,8 @@ class Backend:
         self.needs_session: bool = settings["on_unknown"] == "error"
         self.rotate_every: float = settings["rotate_every"] or math.inf
         self.grace: float = settings["rotation_grace"]
+        #: How many trails may lie one behind the other: as many rotations as a request may see.
+        self.most_turns = MOST_TURNS + 2 + math.ceil(self.request_limit / self.rotate_every)
         self.events = Events(settings["on_event"])
         self.emit = self.events.emit
         #: What is larger is not even looked at: somebody else wrote it. Not less than the default,
@@ -103,6 +106,7 @@ class Backend:
             self.load = partial(
                 self.store.load_and_touch,
                 idle=self.timeout,
+                further=self.request_limit,
                 lifetime=self.lifetime,
                 after=self.touch_after,
             )

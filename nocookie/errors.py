@@ -9,8 +9,8 @@
     ├── IdLeak                               you: an id was about to leave (leak_guard = raise)
     ├── StoreError                           the store: down, slow, full, forbidden (503)
     │   └── StoreTimeout                     ... or not back within the deadline (503)
-    ├── SessionConflict                      another request: it won the race (409)
-    │   └── SessionGone                      ... and ended the session meanwhile (409)
+    ├── SessionConflict                      other requests: they won the race (409)
+    │   └── SessionGone                      ... or the session has ended meanwhile (409)
     └── Refusal                              the client: it is told what was wrong
         ├── NoSession                        ... it needs a session, and has none (400, 404)
         ├── InsecureTransport                ... it came by plain HTTP (403)
@@ -102,12 +102,13 @@ class SessionConflict(NocookieError):
 
 
 class SessionGone(SessionConflict):
-    """The session was ended (logout, rotation, expiry, eviction) while this request still
-    used it. The save is refused: an ended session is never revived.
+    """The session has ended while this request still used it: by a logout, a login, a rotation
+    that was asked for, an eviction, at the end of its `lifetime`, or `request_limit` after the end
+    of its `timeout`. The save is refused: an ended session is never revived.
     """
 
     code, reason = "session_gone", "ended"
-    detail = "Another request has ended the session."
+    detail = "The session has ended."
 
 
 class Refusal(NocookieError):

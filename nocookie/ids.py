@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
+import struct
 from base64 import urlsafe_b64decode
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
@@ -157,13 +159,23 @@ class GatewayIds:
 _PAD_PURPOSE: Final = b"nocookie ticket"
 
 
-def ticket(old: str, new: str) -> bytes:
-    """Return what leads from the id *old* to the id *new*."""
-    return _xor(_pad(old), urlsafe_b64decode(new + "="))
+#: Behind the id: until when a ticket is good for a request that begins. One of an earlier version
+#: ends with its trail.
+_UNTIL: Final = struct.Struct(">d")
 
 
-def redeemed(old: str, ticket: bytes) -> str:
-    """Return the id that a ticket leads to. It may be no id, if the ticket is none of ours."""
+def ticket(old: str, new: str, until: float) -> bytes:
+    """Return what leads from the id *old* to the id *new*: a request that begins, before the time
+    *until*; one that was under way at the rotation, as long as there is a trail."""
+    return _xor(_pad(old), urlsafe_b64decode(new + "=")) + _UNTIL.pack(until)
+
+
+def redeemed(old: str, ticket: bytes, now: float = -math.inf) -> str:
+    """Return the id that a ticket leads to a request that begins *now*, or that was under way. It
+    may be no id, if the ticket is none of ours, or too old."""
+    if len(ticket) == ID_BYTES + _UNTIL.size:
+        (until,) = _UNTIL.unpack_from(ticket, ID_BYTES)
+        ticket = ticket[:ID_BYTES] if now < until else b""
     return _text(_xor(_pad(old), ticket)) if len(ticket) == ID_BYTES else ""
 
 

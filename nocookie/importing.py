@@ -244,22 +244,23 @@ class Importer:
         """Write, and return whether nobody came first: another import, or its client."""
         backend, accessed = self.backend, values.accessed
         ends = min(accessed + backend.timeout, values.created + backend.lifetime)
-        if before is None:
-            # One that expired since an earlier run would look alive to a clock that is put back.
-            backend.store.destroy(key)
         if self._can_put_back:
             self._at = accessed
         ttl = ends - self._clock()
         try:
             if before is not None:
                 backend.store.save(key, Delta(fields, cleared=True), ttl, before.version)
-            else:
-                seal = session._new_seal(key)
-                record = new_record((fields, values.created, accessed, ends, 1, seal))
-                if owner is None:
-                    backend.store.create(key, record, ttl)
-                else:
-                    backend.store.create(key, record, ttl, backend.owner_tags(owner)[0])
+                return True
+            seal = session._new_seal(key, session._nonce)
+            record = new_record((fields, values.created, accessed, ends, 1, seal))
+            # One that expired since an earlier run looks alive to a clock that is put back.
+            there = backend.store.load(key)
+            further: dict[str, Any] = {}
+            if owner is not None:
+                further["owner"] = backend.owner_tags(owner)[0]
+            if isinstance(there, Record):
+                further["instead_of"] = there
+            backend.store.create(key, record, ttl, **further)
         except (KeyTaken, VersionChanged, SessionGone):
             return False
         finally:

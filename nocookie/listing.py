@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from nocookie.backend import Backend
-from nocookie.errors import ConfigError, SessionGone
+from nocookie.errors import ConfigError
 from nocookie.facts import Life
 from nocookie.ids import FINGERPRINT_LENGTH
 from nocookie.sealing import MAC_SIZE, NONCE_SIZE, BadSeal
@@ -147,11 +147,7 @@ def contents(backend: Backend, key: str) -> Contents | None:
     one = Listed(name, found.created, found.accessed, found.expires, unreadable=why)
     facts, life = session._facts, session._life
     if why is None:
-        try:
-            expires = min(backend.clock() + session._ttl(), found.expires)
-        except SessionGone:
-            return None  # in this very moment
-        one = one._replace(expires=expires)
+        one = one._replace(expires=session._ends())
         if facts is not None:
             one = one._replace(owner=facts.owner, carrier=facts.carrier, client=facts.client)
     readable = session._stored if outcome is None else found.fields

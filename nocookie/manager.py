@@ -284,7 +284,12 @@ class SessionManager:
                 and real._is_anothers(reply.request.client_digest())
             ):
                 self.emit("client changed", "", real._named())
-            if real._marked or real._touch_due or self._auto:
+            if (
+                real._marked
+                or real._touch_due
+                or self._auto
+                or real._renew_at < self.backend.clock()
+            ):
                 if self._looks_ahead and not is_for_all and real._values is not None:
                     self._look_ahead(real, reply, is_cached)
                 real._commit()

@@ -436,7 +436,7 @@ def _finish_late(session: Session) -> bool:
 
 
 def _renew_late(session: Session) -> None:
-    if session._touch_due:
+    if session._is_touch_due() and session._backend.tokens is None:
         try:
             session._touch()
         except StoreError:  # an event says so already, and nothing of the application's is lost

@@ -481,6 +481,14 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "Where it is not written, it is no less than `timeout`.",
         ),
         Option(
+            "request_limit",
+            _seconds,
+            3600.0,
+            "Seconds that a request may take: for so long a session whose `timeout` is over stays, "
+            "within its `lifetime`, and what a request that began before then saves is not lost. "
+            "To a request that begins later it has ended all the same.",
+        ),
+        Option(
             "rotate_every",
             _optional(_seconds),
             None,

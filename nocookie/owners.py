@@ -88,12 +88,12 @@ def info(backend: Backend, key: str) -> SessionInfo | None:
     session = Session._of(backend, (), None)
     if session._accept("", key, found) is not None:
         return None
-    facts, expires = session._facts, backend.clock() + session._ttl()
+    facts = session._facts
     return SessionInfo(
         key[:FINGERPRINT_LENGTH],
         found.created,
         found.accessed,
-        min(expires, found.expires),
+        session._ends(),
         facts and facts.owner,
         facts and facts.carrier,
         facts and facts.client,

@@ -24,7 +24,7 @@ from datetime import time as time_of_day
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, TypeVar
 from uuid import UUID
 
 from nocookie.backend import CLOCK_SKEW, TOUCH_EVERY, TOUCH_SHARE, Backend, Presented
@@ -45,7 +45,7 @@ from nocookie.errors import (
 from nocookie.events import report_once
 from nocookie.facts import FACTS, OWN, RESERVED, Facts, Life
 from nocookie.ids import FINGERPRINT_LENGTH, NotAnId, redeemed, ticket
-from nocookie.options import MOST_TURNS, OPTIONS, resolve
+from nocookie.options import OPTIONS, resolve
 from nocookie.sealing import BadSeal, random_bytes
 from nocookie.stores.base import (
     OWN_LIFE,
@@ -74,6 +74,7 @@ T = TypeVar("T")
 FRESH_TRIES: Final = 3
 #: Bytes that tell two sessions of one gateway id apart: as many as make a chance meeting moot.
 SEAL_SIZE: Final = 8
+_KEPT_CHANGING: Final = "other requests kept changing the session"
 _REPEATS: Final = "fresh ids are in use already: the random generator repeats itself"
 
 #: How often `mutate` tries against other writers before it gives up, and how long in seconds
@@ -192,8 +193,10 @@ class Session(OfCookies, MutableMapping[str, Any]):
     _marked = False
     #: What a save would send, as long as nothing can have changed since it was made.
     _ready: Delta | None = None
-    #: The record is to be renewed though nothing is saved.
+    #: The record is to be renewed though nothing is saved: at once, or if the request lasts beyond
+    #: a moment.
     _touch_due = False
+    _renew_at = math.inf
     #: "store", "gone" or "refused" after an operation failed that way: see the middleware.
     _failed: str | None = None
     #: The store key of a record that the client's id names and that cannot be read.
@@ -524,11 +527,11 @@ class Session(OfCookies, MutableMapping[str, Any]):
         delta = self._ready or self._checked_delta()
         try:
             try:
-                self._write(delta)
+                self._write_where_it_is(delta)
             except SessionGone:
-                if not self._catch_up():
+                if self._owner is None:
                     raise
-                self._write(delta)
+                self._log_in_anew()
         except (SessionGone, StoreError) as error:
             self._note(error)
             raise
@@ -630,7 +633,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
         except (SessionGone, StoreError) as error:
             self._note(error)
             raise
-        raise SessionConflict("other requests kept changing the session")
+        raise SessionConflict(_KEPT_CHANGING)
 
     # -- loading --------------------------------------------------------------------------------
 
@@ -652,7 +655,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
                 found = load(key)
                 presented = id
                 if type(found) is not Record and type(found) is Moved:
-                    id, key, found = self._follow(id, key, found)
+                    id, key, found = self._follow(id, key, found, backend.clock())
                 if type(found) is Record:
                     outcome = self._accept(id, key, found)
                     if outcome is None and self._has_rival(presented, carrier):
@@ -703,9 +706,10 @@ class Session(OfCookies, MutableMapping[str, Any]):
         return False
 
     def _end_expired(self, key: str) -> None:
-        # For good: else it would live again if the clock that says so is ahead, and put back.
+        # For good: else it would live again if the clock that says so is ahead, and put back. Not
+        # before no request can be under way any more: until then the store has a record.
         try:
-            self._backend.store.destroy(key)
+            self._backend.store.destroy(key, expired=True)
         except StoreError:
             pass  # it has expired all the same
 
@@ -722,15 +726,18 @@ class Session(OfCookies, MutableMapping[str, Any]):
             self._refuse(partial(NoSession, why))
             raise NoSession(why)
 
-    def _follow(self, id: str, key: str, moved: Moved) -> tuple[str, str, Record | Missing]:
-        """Go where the trail of a session leads; return the id and the key there, and what is."""
+    def _follow(
+        self, id: str, key: str, moved: Moved, now: float = -math.inf
+    ) -> tuple[str, str, Record | Missing]:
+        """Go where the trail of a session leads a request that begins *now*, or that was under
+        way; return the id and the key there, and what is."""
         found: Record | Missing | Moved = moved
         seen = set()
-        for _ in range(MOST_TURNS + 2):
+        for _ in range(self._backend.most_turns):
             if type(found) is not Moved or key in seen:
                 break
             seen.add(key)
-            id = redeemed(id, found.ticket)
+            id = redeemed(id, found.ticket, now)
             try:
                 key = self._backend.ids.key(id)
             except NotAnId:
@@ -782,14 +789,22 @@ class Session(OfCookies, MutableMapping[str, Any]):
         if life is None:
             if now >= created + backend.lifetime or now >= accessed + backend.timeout:
                 return "expired"
-            if idle > backend.touch_after:
+            due = backend.renew_after
+            if idle <= due:
+                self._renew_at = accessed + due
+            elif idle > backend.touch_after:
                 self._touch_due = True
+            else:  # the load has done it
+                self._renew_at = now + due
         else:
             timeout, lifetime, since = self._times()
             if now >= (since or created) + lifetime or now >= accessed + timeout:
                 return "expired"
-            if idle > min(TOUCH_EVERY, timeout / TOUCH_SHARE):
+            due = min(TOUCH_EVERY, timeout / TOUCH_SHARE)
+            if idle > due:
                 self._touch_due = True
+            else:
+                self._renew_at = accessed + due
         if idle < _AHEAD:
             self._set_right(key, created, now)
         if backend.ids.adopts:
@@ -875,6 +890,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
         self._created = self._last_accessed = None
         self._nonce = b""
         self._marked = self._touch_due = False
+        self._renew_at = math.inf
         self._begin(fields)
         if self._backend.ids.adopts:  # the gateway will send this id again
             self._id = self._given
@@ -926,12 +942,20 @@ class Session(OfCookies, MutableMapping[str, Any]):
             return
         elif self._saves_by_itself() and self._has_changes():
             self.save()
-        elif self._touch_due:
+        elif self._is_touch_due():
             self._touch()
 
     def _saves_by_itself(self) -> bool:
         """Whether what was changed is saved though nobody called `save()`."""
         return self._backend.auto and not (self._speculative and self._key is None)
+    def _is_touch_due(self) -> bool:
+        return self._touch_due or self._renew_at < self._backend.clock()
+
+    def _renewed(self) -> None:
+        """Remember that the record was renewed just now."""
+        self._touch_due = False
+        after = min(TOUCH_EVERY, self._times()[0] / TOUCH_SHARE)
+        self._renew_at = self._backend.clock() + after
 
     def _will_be_stored(self) -> bool:
         if self._passive or not (self._marked or self._saves_by_itself()):
@@ -961,10 +985,19 @@ class Session(OfCookies, MutableMapping[str, Any]):
             delta = _NO_CHANGE  # it is in already
         elif delta.set or delta.deleted or delta.cleared:
             self._save(key, delta)
-        elif self._touch_due:
+        elif self._is_touch_due():
             self._touch()
             return
         self._settle(delta)
+
+    def _write_where_it_is(self, delta: Delta) -> None:
+        """Write, if need be where a rotation of another request has gone."""
+        try:
+            self._write(delta)
+        except SessionGone:
+            if not self._catch_up():
+                raise
+            self._write(delta)
 
     def _save(self, key: str, delta: Delta, expect: int | None = None) -> None:
         store, ttl = self._backend.store, self._ttl()
@@ -1010,8 +1043,12 @@ class Session(OfCookies, MutableMapping[str, Any]):
             if self._owner is not None:
                 further["owner"] = self._owner
             elif self._turning:
-                further["trail"] = Trail(ticket(old, id), backend.grace)
-            seal = self._new_seal(new_key)
+                # Requests that begin may follow for the grace; those under way, as long as one
+                # may take.
+                until = backend.clock() + backend.grace
+                left_for = max(backend.grace, backend.request_limit)
+                further["trail"] = Trail(ticket(old, id, until), left_for)
+            seal = self._new_seal(new_key, self._nonce)
             self._announce("rotated" if self._owner is None else "login", new_key)
             try:
                 backend.store.rotate(key, new_key, delta, seal, self._ttl(), **further)
@@ -1039,34 +1076,59 @@ class Session(OfCookies, MutableMapping[str, Any]):
     def _begin_again(self, key: str, delta: Delta) -> None:
         """Have an owner under the id of a gateway, which cannot be another one. What is under way
         under this id has ended then: the seal is another."""
-        backend = self._backend
-        found = backend.store.load(key)
-        if not isinstance(found, Record) or found.seal != self._seal:
-            raise SessionGone("the session has ended")
-        fields = merge(found.fields, delta)
-        sealer, before = backend.sealer, self._nonce
-        if sealer is not None:  # the nonce makes the seal, so it must be another
-            self._nonce = sealer.new_nonce()
+        backend, before = self._backend, self._nonce
+        sealer, store = backend.sealer, backend.store
+        is_said = False
+        for _ in islice(tries(math.inf, MUTATE_PAUSE), MUTATE_TRIES):
+            found = store.load(key)
+            if not isinstance(found, Record) or found.seal != self._seal:
+                raise SessionGone("the session has ended")
+            fields, nonce = merge(found.fields, delta), before
+            if sealer is not None:  # the nonce makes the seal, so it must be another
+                nonce = sealer.new_nonce()
+                try:
+                    fields = sealer.resealed(before, nonce, fields)
+                except BadSeal as error:
+                    # The owner begins with what this request knows, and is not kept out for ever.
+                    backend.emit("corrupted", str(error), self._named())
+                    fields = sealer.resealed(before, nonce, delta.set)
+                    self._values = {
+                        n: value for n, value in (self._values or {}).items() if n in fields
+                    }
+            if not is_said:
+                # Before it is stored: a listener may refuse that.
+                backend.emit("login", "", key[:FINGERPRINT_LENGTH])
+                is_said = True
+            seal, now = self._new_seal(key, nonce), backend.clock()
+            record = new_record((fields, now, now, now, 1, seal))
             try:
-                fields = sealer.resealed(before, self._nonce, fields)
-            except BadSeal as error:
-                # The owner begins with what this request knows, and is not kept out for ever.
-                backend.emit("corrupted", str(error), self._named())
-                fields = sealer.resealed(before, self._nonce, delta.set)
-                self._values = {
-                    n: value for n, value in (self._values or {}).items() if n in fields
-                }
-        backend.emit("login", "", key[:FINGERPRINT_LENGTH])
-        backend.store.destroy(key)
-        self._seal = seal = self._new_seal(key)
-        self._created = now = backend.clock()
-        record = new_record((fields, now, now, now, 1, seal))
-        try:
-            backend.store.create(key, record, self._ttl(), self._owner)
-        except KeyTaken:
-            raise SessionGone("the session was begun anew by another request") from None
-        self._stored = _without_own(fields)
-        self._begin_owned()
+                store.create(key, record, self._ttl(), self._owner, found)
+            except VersionChanged:
+                continue  # what was saved meanwhile comes along
+            self._seal, self._nonce, self._created = seal, nonce, now
+            self._stored = _without_own(fields)
+            self._begin_owned()
+            return
+        raise SessionConflict(_KEPT_CHANGING)
+
+    def _log_in_anew(self) -> None:
+        """The session that was to become the owner's has ended meanwhile. The owner needs nothing
+        of it: begin another, which has what this request has set and nothing else."""
+        assert self._values is not None
+        values = {name: self._values[name] for name in self._changed}
+        owner, facts, life, stored = self._owner, self._facts, self._life, self._stored_life
+        assert facts is not None
+        self._detach("destroyed")
+        self._owner = owner
+        self._learn(facts._replace(rotated=None))
+        if life is not None:
+            before = stored or Life()
+            own = [
+                now if now != then else None for now, then in zip(life[:2], before[:2], strict=True)
+            ]
+            self._life = Life(*own) if own != [None, None] else None
+        self._values, self._changed = values, dict.fromkeys(values)
+        self._write(self._checked_delta())
 
     def _begin_owned(self) -> None:
         if self._owner is not None:
@@ -1084,7 +1146,8 @@ class Session(OfCookies, MutableMapping[str, Any]):
         if self._insecure:
             self._refuse_plain_http()
         owner, is_said = self._owner, False
-        for _ in range(FRESH_TRIES):
+        further: dict[str, Any] = {} if owner is None else {"owner": owner}
+        for _ in range(MUTATE_TRIES if backend.ids.adopts else FRESH_TRIES):
             key = backend.ids.fresh_key(self.id)
             if not is_said:
                 # Before it is stored: a listener may refuse that.
@@ -1096,49 +1159,62 @@ class Session(OfCookies, MutableMapping[str, Any]):
             if self._created is None or owner is not None:
                 self._created = now
             created = self._created = min(self._created, now)
-            seal = self._new_seal(key)
+            seal = self._new_seal(key, self._nonce)
             record = new_record((delta.set, created, now, now, 1, seal))
             try:
-                if owner is None:
-                    backend.store.create(key, record, self._ttl())
-                else:
-                    backend.store.create(key, record, self._ttl(), owner)
-            except KeyTaken:
-                if backend.ids.adopts:
-                    self._join(key)
+                backend.store.create(key, record, self._ttl(), **further)
+            except (KeyTaken, VersionChanged):
+                if not backend.ids.adopts:
+                    self._id = None
+                    continue
+                found = backend.store.load(key)
+                if self._can_join(found, key):
+                    self._join(key, found)
                     return
-                self._id = None
+                # It cannot be read, or not be used: its time is over by our limits, its secret is
+                # not ours. Only if it is the same still: others may be at this, too.
+                is_there = isinstance(found, Record) or found is Missing.CORRUPTED
+                further["instead_of"] = found if is_there else None
                 continue
             self._key = key
             self._seal = seal if backend.ids.adopts else None
             self._begin_owned()
             self._settle(delta)
             return
+        if backend.ids.adopts:
+            raise SessionConflict(_KEPT_CHANGING)
         raise StoreError(_REPEATS)
 
-    def _new_seal(self, key: str) -> bytes:
+    def _new_seal(self, key: str, nonce: bytes) -> bytes:
         backend = self._backend
         if backend.sealer is not None:
-            return backend.sealer.seal_record(key, self._nonce)
+            return backend.sealer.seal_record(key, nonce)
         # A gateway uses its ids again; what its next session is told apart by is random.
         return random_bytes(SEAL_SIZE) if backend.ids.adopts else b""
 
-    def _join(self, key: str) -> None:
-        """Another request of the same gateway session stored it first: save into that."""
-        found = self._backend.store.load(key)
-        changes, id = self._values, self._id
+    def _can_join(self, found: Record | Missing | Moved, key: str) -> TypeGuard[Record]:
+        """Whether another request of the same gateway session stored it first."""
+        if not isinstance(found, Record) or found.seal == self._distrusted:
+            return False
+        other = Session._of(self._backend, (), None)
+        return other._accept(self.id, key, found) is None
+
+    def _join(self, key: str, found: Record) -> None:
+        changes, owner, life = self._values, self._owner, self._life
+        facts = self._facts
         assert changes is not None
-        assert id is not None
-        # Where there is nothing any more, a third request may have stored its own by now: that one
-        # is joined in turn.
-        if found is not Missing.UNKNOWN and (
-            not isinstance(found, Record)
-            or found.seal == self._distrusted
-            or self._accept(id, key, found) is not None
-        ):
-            # It cannot be ours: its time is over by our limits, or its secret is not ours, or what
-            # it holds cannot be read, and would never be again under this id.
-            self._backend.store.destroy(key)
+        assert self._id is not None
+        self._facts = self._life = None
+        self._accept(self._id, key, found)
+        if owner is not None:
+            assert facts is not None
+            if self._facts is not None and self._facts.owner not in (None, facts.owner):
+                self._begin({})
+                self._cleared, self._life = True, None
+            self._learn(facts)
+        if life is not None:
+            self._life = life
+            self._learn(self._facts or Facts())
         self.update(changes)
         self._write(self._checked_delta())
 
@@ -1155,7 +1231,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
             self._stored = {**self._stored, **changes}
         self._fields = self._stored
         self._changed, self._ready = {}, None
-        self._touch_due = False
+        self._renewed()
 
     def _touch(self) -> None:
         """Renew the record, under another id if one is due; save nothing of the application's."""
@@ -1164,38 +1240,66 @@ class Session(OfCookies, MutableMapping[str, Any]):
             return
         self._life = self._stored_life
         try:
-            if self._old is not None:
-                self._rotate(self._key, new_delta((self._own_due(), (), False)))
-            elif self._facts_changed:
-                # Of a clock that was wrong: a save sets all times right.
-                self._save(self._key, new_delta((self._own_due(), (), False)))
-            elif self._seal is None:
-                self._backend.store.touch(self._key, self._ttl())
-            else:
-                self._backend.store.touch(self._key, self._ttl(), self._seal)
+            self._renew()
         except SessionGone:
-            # It ended while this request read it, or moved: nothing was promised, nothing is lost.
-            # Without a trail the client is told nothing: it may have heard of another id meanwhile.
-            if self._old is not None:
-                self._id, self._old, self._turning = self._old, None, False
-            self._last_accessed = None
-            self._catch_up()
+            self._renew_where_it_is()
         except StoreError as error:
             self._note(error)
             raise
-        self._touch_due = self._facts_changed = False
+        self._facts_changed = False
+        self._renewed()
+
+    def _renew(self) -> None:
+        assert self._key is not None
+        if self._old is not None:
+            self._rotate(self._key, new_delta((self._own_due(), (), False)))
+        elif self._facts_changed:
+            # Of a clock that was wrong: a save sets all times right.
+            self._save(self._key, new_delta((self._own_due(), (), False)))
+        elif self._seal is None:
+            self._backend.store.touch(self._key, self._ttl())
+        else:
+            self._backend.store.touch(self._key, self._ttl(), self._seal)
+
+    def _renew_where_it_is(self) -> None:
+        """It ended while this request read it, or moved. If it ended: nothing was promised, nothing
+        is lost."""
+        # Without a trail the client is told nothing: it may have heard of another id meanwhile.
+        if self._old is not None:
+            self._id, self._old, self._turning = self._old, None, False
+        self._last_accessed = None
+        try:
+            if self._catch_up():
+                assert self._key is not None
+                self._backend.store.touch(self._key, self._ttl())
+        except SessionGone:
+            pass
+        except StoreError as error:
+            self._note(error)
+            raise
 
     def _ttl(self) -> float:
+        """For how long the store keeps the record if it is not used: for requests that are under
+        way then, longer than requests that begin may open it."""
         backend = self._backend
         assert self._created is not None
-        begun, timeout, lifetime = self._created, backend.timeout, backend.lifetime
+        now, timeout, lifetime = backend.clock(), backend.timeout, backend.lifetime
+        # With an owner, the session begins anew.
+        begun = self._created if self._owner is None else now
         if self._life is not None:
             timeout, lifetime, since = self._times()
             begun = since or begun
-        left = begun + lifetime - backend.clock()
+        left = begun + lifetime - now
         if left <= 0:
             raise SessionGone("the session has reached the end of its lifetime")
-        return min(timeout, left)
+        return min(timeout + backend.request_limit, left)
+
+    def _ends(self) -> float:
+        """When the session ends if it is not used any more."""
+        assert self._created is not None
+        assert self._last_accessed is not None
+        timeout, lifetime, since = self._times()
+        return min(self._last_accessed + timeout, (since or self._created) + lifetime)
 
     def _checked_delta(self) -> Delta:
         """Encode what changed, and check that the record can hold it. Raises `ValueRefused`."""
@@ -1308,7 +1412,9 @@ class Session(OfCookies, MutableMapping[str, Any]):
         id = self._old or self._id
         store, ids = self._backend.store, self._backend.ids
         moved = store.destroy(key)
-        for _ in range(MOST_TURNS + 2):  # what is destroyed leads nowhere, so there is no circle
+        for _ in range(
+            self._backend.most_turns
+        ):  # what is destroyed leads nowhere, so there is no circle
             if type(moved) is not Moved or id is None:
                 return
             id = redeemed(id, moved.ticket)
@@ -1368,6 +1474,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
             else {name: data for name, data in fields.items() if name not in self._deleted}
         )
         self._ready = None
+        self._renewed()
         self._touch_due = self._old is not None
 
     def _notice_changes(self) -> None:

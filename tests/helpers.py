@@ -102,9 +102,9 @@ class CountingStore(MemoryStore):
         self.keys_asked.append(key)
         return super().load(key)
 
-    def create(self, key, record, ttl, owner=None):
+    def create(self, key, record, ttl, owner=None, instead_of=None):
         self._trip("create")
-        super().create(key, record, ttl, owner)
+        super().create(key, record, ttl, owner, instead_of)
 
     def save(self, key, delta, ttl, expect=None, seal=None):
         self._trip("save")
@@ -118,9 +118,9 @@ class CountingStore(MemoryStore):
         self._trip("rotate")
         super().rotate(old, new, delta, seal, ttl, owner, trail)
 
-    def destroy(self, key):
+    def destroy(self, key, expired=False):
         self._trip("destroy")
-        return super().destroy(key)
+        return super().destroy(key, expired)
 
     def fail(self, *calls, gone=False):
         error = SessionGone("gone, for the test") if gone else StoreError("down, for the test")

@@ -133,6 +133,7 @@ ROWS = {
     "max_size": (COUNTS, NO_COUNTS),
     "max_keys": (COUNTS, NO_COUNTS),
     "rotate_every": ([*SECONDS, *NONES], NO_SECONDS),
+    "request_limit": (SECONDS, [*NO_SECONDS, None, "none"]),
     "rotation_grace": (SECONDS, [*NO_SECONDS, None, "none"]),
     "on_unknown": ([("new", "new"), (" Error ", "error")], ["", "none", None, True, "raise"]),
     "require_https": (BOOLS, NO_BOOL),

@@ -1,5 +1,7 @@
 """Ids that change by themselves, and lead on for a while."""
 
+import math
+
 import pytest
 from helpers import CountingStore, serve
 
@@ -341,8 +343,9 @@ def test_what_cannot_rotate_is_refused_at_construction(more, why):
 @pytest.mark.parametrize("ids", [RandomIds(), SignedIds(["s" * 32])])
 def test_only_the_old_id_opens_a_ticket(ids):
     old, new, other = ids.new(), ids.new(), ids.new()
-    one = ticket(old, new)
-    assert redeemed(old, one) == new
+    one = ticket(old, new, 100.0)
+    assert redeemed(old, one) == redeemed(old, one, 99.9) == new
+    assert redeemed(old, one, 100.0) == "", "to a request that begins when its time is over"
     assert redeemed(other, one) != new
     assert new.encode() not in one
     assert redeemed(old, one[:-1]) == redeemed(old, b"") == ""
@@ -366,7 +369,7 @@ def test_trails_in_a_circle_end(site, id, store, clock):
     after = site.get(read, id).id
     ids = site.middleware.manager.backend.ids
     record = store._records[ids.key(id)]
-    store._records[ids.key(after)] = record._replace(seal=ticket(after, id))
+    store._records[ids.key(after)] = record._replace(seal=ticket(after, id, math.inf))
     store.trips.clear()
     site.get(read, id)
     assert site.result == (None, "unknown")

@@ -31,6 +31,7 @@ from nocookie.stores.base import (
     Record,
     Trail,
     VersionChanged,
+    is_same,
     merge,
     pack,
     unpack,
@@ -87,14 +88,28 @@ class LmdbStore:
             found = sessions.get(key)
         return _told(found, self._clock())
 
-    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
+    def create(
+        self,
+        key: str,
+        record: Record,
+        ttl: float,
+        owner: bytes | None = None,
+        instead_of: Record | Missing | None = None,
+    ) -> None:
         now = self._clock()
         with self._transaction() as sessions:
             sessions.purge(now, SWEEP_PER_CREATE)
-            found = sessions.get(key)
-            if found is Missing.CORRUPTED or (isinstance(found, Record) and found.expires > now):
+            found, version = sessions.get(key), 1
+            if instead_of is not None:
+                if isinstance(found, Record) and isinstance(instead_of, Record):
+                    is_there, version = is_same(found, instead_of), found.version + 1
+                else:
+                    is_there = found is instead_of
+                if not is_there:
+                    raise VersionChanged
+            elif found is Missing.CORRUPTED or (isinstance(found, Record) and found.expires > now):
                 raise KeyTaken
-            sessions.put(key, record._replace(accessed=now, expires=now + ttl, version=1))
+            sessions.put(key, record._replace(accessed=now, expires=now + ttl, version=version))
 
     def save(
         self,
@@ -140,9 +155,11 @@ class LmdbStore:
                 ends = now + trail.ttl
                 sessions.put(old, Record({}, began, now, ends, TRAIL, trail.ticket))
 
-    def destroy(self, key: str) -> Moved | None:
+    def destroy(self, key: str, expired: bool = False) -> Moved | None:
         with self._transaction() as sessions:
             found = sessions.get(key)
+            if expired and _told(found, self._clock()) is not Missing.EXPIRED:
+                return None
             sessions.delete(key)
         told = _told(found, self._clock())
         return told if isinstance(told, Moved) else None

@@ -4,7 +4,9 @@ A store keeps records under keys. It sees a hash of the id and encoded values: n
 never a Python object. A key is 64 hexadecimal digits; a field has for its name any text that
 UTF-8 can encode, and for its value any bytes, also none; a record may have no fields. Times are
 seconds since the epoch; a `ttl` is how many seconds a record may lie unused from now, `inf` for
-ever.
+ever. That is longer than a session may: a request that began before its time was over can still
+save, so sessions ask for `timeout` and `request_limit` together, within `lifetime`, and decide by
+`Record.accessed` whether a request that begins may have one.
 
 The promises, each of them in `nocookie.testing.StoreSuite`:
 
@@ -19,7 +21,10 @@ The promises, each of them in `nocookie.testing.StoreSuite`:
   everybody. A living key is never missing, however much others write to it.
 * **Moved is not living.** A rotation may leave a trail under the old key for some seconds. It
   answers `load` with `Moved`, and nothing else: what is written there raises `SessionGone`.
-* **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space.
+* **Expiry is decided on read**, by `Record.expires`. Sweeping only frees space. To read a record
+  that has expired changes nothing: to a host whose clock is behind it lives, and may be renewed.
+* **What lives is there.** Until `Record.expires` nothing but an end removes a record: no read, no
+  purge, no expiry that a server has of its own. (Where a server evicts, that is an end.)
 * **What is acknowledged is stored**, at the level of durability that the store states.
 
 Optional powers are protocols of their own (`Renewing`, `InOneStep`, `Purgeable`, `Countable`,
@@ -53,6 +58,7 @@ __all__ = [
     "Store",
     "Trail",
     "VersionChanged",
+    "is_same",
     "merge",
     "pack",
     "unpack",
@@ -127,7 +133,8 @@ class KeyTaken(Exception):
 
 
 class VersionChanged(Exception):
-    """`save` with `expect` found another version. Nothing was written."""
+    """`save` with `expect`, or `create` with `instead_of`, found another version. Nothing was
+    written."""
 
 
 class Store(Protocol):
@@ -140,11 +147,23 @@ class Store(Protocol):
         """Return the record, or why there is none. Writes nothing, creates nothing."""
         ...
 
-    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
+    def create(
+        self,
+        key: str,
+        record: Record,
+        ttl: float,
+        owner: bytes | None = None,
+        instead_of: Record | Missing | None = None,
+    ) -> None:
         """Store a new record; its `accessed`, `expires` and `version` are the store's to set.
 
         *owner* is whose it is, for stores that are `ByOwner`; others have no use for it. Raises
         `KeyTaken` if a living record, or a trail, is there; an expired one is replaced.
+
+        With *instead_of*, what a load has found here, the new record takes its place in the same
+        step, with another version. That is a record, if its version and seal are still the same,
+        or `Missing.CORRUPTED`, if it is that still; raises `VersionChanged` if not. Asked for with
+        ids of gateways only, which are used again.
         """
         ...
 
@@ -191,9 +210,12 @@ class Store(Protocol):
         """
         ...
 
-    def destroy(self, key: str) -> Moved | None:
+    def destroy(self, key: str, expired: bool = False) -> Moved | None:
         """End the record, or the trail. No error if there is none. What is returned if it was a
-        trail is what `load` would have said: its successor lives on."""
+        trail is what `load` would have said: its successor lives on.
+
+        With *expired*, only a record whose time is over, in one step: another host, whose clock is
+        behind, may have renewed it since it was read."""
         ...
 
     def close(self) -> None:
@@ -206,12 +228,12 @@ class Renewing(Protocol):
     """A store that can renew a record in the same trip that loads it."""
 
     def load_and_touch(
-        self, key: str, idle: float, lifetime: float, after: float
+        self, key: str, idle: float, lifetime: float, after: float, further: float = 0.0
     ) -> Record | Missing | Moved:
         """Load as `load` does; a living record that was last renewed more than *after* seconds
-        ago is renewed as by `touch`, to live *idle* seconds from now, though not beyond
-        *lifetime* seconds from its creation. One with the field `OWN_LIFE` is not: these times
-        are not its own. Return it as it was before.
+        ago, and less than *idle*, is renewed as by `touch`, to live *idle* and *further* seconds
+        from now, though not beyond *lifetime* seconds from its creation. One with the field
+        `OWN_LIFE` is not: these times are not its own. Return it as it was before.
         """
         ...
 
@@ -270,6 +292,11 @@ class ByOwner(Protocol):
         also if a rotation was moving it at the time.
         """
         ...
+
+
+def is_same(there: Record, seen: Record) -> bool:
+    """Whether a record has been neither saved nor followed by another since it was *seen*."""
+    return there.version == seen.version and there.seal == seen.seal
 
 
 def merge(fields: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:

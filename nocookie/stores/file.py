@@ -120,6 +120,16 @@ CREATE: Final = """
         owner = excluded.owner
     WHERE sessions.expires <= excluded.accessed
 """
+_ANEW: Final = """
+    UPDATE sessions
+    SET data = ?, created = ?, accessed = ?, expires = ?, sweep = ?, seal = ?, owner = ?, version =
+"""
+REPLACE: Final = f"{_ANEW} version + 1 WHERE key = ? AND version = ? AND seal = ? AND version <> 0"
+#: As `LOAD` has found it.
+REPAIR: Final = f"""{_ANEW} 1
+    WHERE key = ? AND data IS ? AND created IS ? AND accessed IS ? AND expires IS ?
+    AND version IS ? AND seal IS ?
+"""
 SAVE: Final = """
     UPDATE sessions
     SET data = apply_delta(data), accessed = ?, expires = ?, sweep = ?, version = version + 1
@@ -142,6 +152,7 @@ LEAVE_TRAIL: Final = """
     VALUES (?, ?, ?, ?, ?, ?, 0, x'')
 """
 DESTROY: Final = "DELETE FROM sessions WHERE key = ? AND version <> 0"
+DESTROY_EXPIRED: Final = f"{DESTROY} AND expires <= ?"
 FIND_TRAIL: Final = "SELECT data FROM sessions WHERE key = ? AND version = 0 AND expires > ?"
 REMOVE_TRAIL: Final = "DELETE FROM sessions WHERE key = ? AND version = 0"
 ALIVE: Final = "SELECT seal FROM sessions WHERE key = ? AND expires > ? AND version <> 0"
@@ -231,28 +242,25 @@ class FileStore(ForkAware):
 
     def load(self, key: str) -> Record | Missing | Moved:
         rows, _ = self._execute(LOAD, (bytes.fromhex(key),))
-        if not rows:
-            return Missing.UNKNOWN
-        data, created, accessed, expires, version, seal = rows[0]
-        try:
-            if expires <= self._clock():
-                return Missing.UNKNOWN if version == TRAIL else Missing.EXPIRED
-            if version == TRAIL:
-                return Moved(bytes(data))
-            fields = unpack(data)
-        except (ValueError, TypeError, RecursionError):
-            return Missing.CORRUPTED
-        if type(created) is not float or type(accessed) is not float or type(seal) is not bytes:
-            return Missing.CORRUPTED
-        return new_record((fields, created, accessed, expires, version, seal))
+        return _read(rows[0], self._clock()) if rows else Missing.UNKNOWN
 
-    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
+    def create(
+        self,
+        key: str,
+        record: Record,
+        ttl: float,
+        owner: bytes | None = None,
+        instead_of: Record | Missing | None = None,
+    ) -> None:
         now = self._clock()
         data, ends = pack(record.fields), now + ttl
         name, minute = bytes.fromhex(key), _sweep(ends)
-        row = (name, data, record.created, now, ends, minute, record.seal, owner)
+        row = (data, record.created, now, ends, minute, record.seal, owner)
         self._keep_room()
-        _, created = self._execute(CREATE, row, create=True)
+        if instead_of is not None:
+            self._replace(name, row, instead_of)
+            return
+        _, created = self._execute(CREATE, (name, *row), create=True)
         if not created:
             raise KeyTaken
         if now - self._last_sweep >= SWEEP_EVERY:
@@ -322,8 +330,11 @@ class FileStore(ForkAware):
         if not moved:
             raise SessionGone("the session has ended")
 
-    def destroy(self, key: str) -> Moved | None:
+    def destroy(self, key: str, expired: bool = False) -> Moved | None:
         name = bytes.fromhex(key)
+        if expired:
+            self._end(DESTROY_EXPIRED, (name, self._clock()))
+            return None
         _, destroyed = self._end(DESTROY, (name,))
         if destroyed:
             return None
@@ -372,6 +383,17 @@ class FileStore(ForkAware):
     def end_owned(self, owner: bytes, but: str | None = None) -> int:
         kept = None if but is None else bytes.fromhex(but)
         return self._end(END_OWNED, (owner, self._clock(), kept))[1]
+
+    def _replace(self, name: bytes, row: tuple[Any, ...], seen: Record | Missing) -> None:
+        if isinstance(seen, Record):
+            statement, values = REPLACE, (*row, name, seen.version, seen.seal)
+        else:
+            rows, _ = self._execute(LOAD, (name,))
+            if not rows or _read(rows[0], self._clock()) is not seen:
+                raise VersionChanged
+            statement, values = REPAIR, (*row, name, *rows[0])
+        if not self._execute(statement, values)[1]:
+            raise VersionChanged
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -545,6 +567,21 @@ def _transaction(sql: sqlite3.Connection, begin: str) -> Iterator[None]:
         if sql.in_transaction:  # some errors end it
             sql.execute("ROLLBACK")
         raise
+
+
+def _read(row: tuple[Any, ...], now: float) -> Record | Missing | Moved:
+    data, created, accessed, expires, version, seal = row
+    try:
+        if expires <= now:
+            return Missing.UNKNOWN if version == TRAIL else Missing.EXPIRED
+        if version == TRAIL:
+            return Moved(bytes(data))
+        fields = unpack(data)
+    except (ValueError, TypeError, RecursionError):
+        return Missing.CORRUPTED
+    if type(created) is not float or type(accessed) is not float or type(seal) is not bytes:
+        return Missing.CORRUPTED
+    return new_record((fields, created, accessed, expires, version, seal))
 
 
 def _sweep(ends: float) -> int:

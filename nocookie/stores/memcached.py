@@ -43,6 +43,7 @@ from nocookie.stores.base import (
     Record,
     Trail,
     VersionChanged,
+    is_same,
     merge,
     new_record,
     pack,
@@ -143,11 +144,30 @@ class MemcachedStore:
         self._last.item = _Loaded(key, found, token, memcached.number)
         return found
 
-    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
+    def create(
+        self,
+        key: str,
+        record: Record,
+        ttl: float,
+        owner: bytes | None = None,
+        instead_of: Record | Missing | None = None,
+    ) -> None:
         now, until = self._clock(), time.monotonic() + self._deadline
         name = self._name(key)
-        item = _item(record._replace(accessed=now, expires=now + ttl, version=1))
+        record = record._replace(accessed=now, expires=now + ttl, version=1)
+        item = _item(record)
         with self._server(key).connection(until) as memcached:
+            if instead_of is not None:
+                there, token = memcached.gets(name)
+                seen = _read(there)
+                if isinstance(seen, Record) and isinstance(instead_of, Record):
+                    item = _item(record._replace(version=seen.version + 1))
+                    is_there = is_same(seen, instead_of)
+                else:
+                    is_there = there is not None and seen is instead_of
+                if not is_there or not memcached.cas(name, item, token, _exptime(ttl)):
+                    raise VersionChanged
+                return
             for _ in tries(until):
                 if memcached.add(name, item, _exptime(ttl)):
                     return
@@ -204,20 +224,22 @@ class MemcachedStore:
             self._delete(new, until)
             raise
 
-    def destroy(self, key: str) -> Moved | None:
+    def destroy(self, key: str, expired: bool = False) -> Moved | None:
         now, until = self._clock(), time.monotonic() + self._deadline
         name = self._name(key)
         with self._server(key).connection(until) as memcached:
             # On the condition that it is what was seen: a record may become a trail in between,
             # and whoever ends a trail has to know.
             loaded = self._loaded_last(key, memcached)
-            if loaded and memcached.delete_if(name, loaded.token):
+            if loaded and not expired and memcached.delete_if(name, loaded.token):
                 return None
             for _ in tries(until):
                 item, token = memcached.gets(name)
                 if item is None:
                     return None
                 found = _read(item)
+                if expired and not (isinstance(found, Record) and found.expires <= now):
+                    return None
                 if memcached.delete_if(name, token):
                     was = _answer(found, now)
                     return was if isinstance(was, Moved) else None

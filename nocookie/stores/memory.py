@@ -26,6 +26,7 @@ from nocookie.stores.base import (
     Record,
     Trail,
     VersionChanged,
+    is_same,
     merge,
     new_record,
 )
@@ -72,18 +73,28 @@ class MemoryStore:
             return Missing.EXPIRED if record.version else Missing.UNKNOWN
         return record if record.version else Moved(record.seal)
 
-    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
-        now = self._clock()
+    def create(
+        self,
+        key: str,
+        record: Record,
+        ttl: float,
+        owner: bytes | None = None,
+        instead_of: Record | Missing | None = None,
+    ) -> None:
+        now, version = self._clock(), 1
         with self._lock.here():
             records = self._records
-            if key in records:
+            if instead_of is not None:
+                version = self._version_after(key, instead_of)
+                self._remove(key)
+            elif key in records:
                 if records[key].expires > now:
                     raise KeyTaken
                 self._remove(key)
             self._sweep(now)
             self._make_room(1)
             fields, created, *_, seal = record
-            records[key] = new_record((dict(fields), created, now, now + ttl, 1, seal))
+            records[key] = new_record((dict(fields), created, now, now + ttl, version, seal))
             self._give(key, owner)
 
     def save(
@@ -140,8 +151,10 @@ class MemoryStore:
                 self._records[old] = new_record(({}, created, now, ends, TRAIL, trail.ticket))
                 self._make_room(0)
 
-    def destroy(self, key: str) -> Moved | None:
+    def destroy(self, key: str, expired: bool = False) -> Moved | None:
         with self._lock.here():
+            if expired and key in self._records and self._records[key].expires > self._clock():
+                return None
             record = self._remove(key)
         if record is None or record.version or record.expires <= self._clock():
             return None
@@ -176,6 +189,12 @@ class MemoryStore:
             ended = [key for key in self._owned.get(owner, ()) if key != but]
             records = map(self._remove, ended)
             return sum(record is not None and record.expires > now for record in records)
+
+    def _version_after(self, key: str, seen: Record | Missing) -> int:
+        there = self._records.get(key)
+        if there is None or not isinstance(seen, Record) or not is_same(there, seen):
+            raise VersionChanged
+        return there.version + 1
 
     def _sweep(self, now: float) -> None:
         """Remove some of what has expired: the longest idle, or where that has not, since it may

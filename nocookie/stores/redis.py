@@ -80,6 +80,9 @@ __all__ = ["RedisStore"]
 #: How many keys one step of a listing looks at.
 BATCH: Final = 500
 
+#: What `LOAD` is told where it is not to renew.
+_NO_TOUCH: Final = (b"", b"", b"", b"")
+
 FORMAT: Final = b"1"
 #: That of a record which has an owner: so the others are not asked for one.
 OWNED: Final = b"1o"
@@ -151,15 +154,28 @@ class RedisStore:
 
     def load(self, key: str) -> Record | Missing | Moved:
         now, until = self._clock(), time.monotonic() + self._deadline
-        reply = self._run(_LOAD, key, b"%a" % now, b"", b"", b"", again=True, until=until)
+        reply = self._run(_LOAD, key, b"%a" % now, *_NO_TOUCH, again=True, until=until)
         found = _read(reply, now)
         return self._wait_for(key, until) if found is _Moving.MOVING else found
 
-    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
+    def create(
+        self,
+        key: str,
+        record: Record,
+        ttl: float,
+        owner: bytes | None = None,
+        instead_of: Record | Missing | None = None,
+    ) -> None:
         until = self._until()
         fields, created, *_, seal = record
+        version, there = 1, b""
+        if isinstance(instead_of, Record):
+            version = instead_of.version + 1
+            there = b"v%d %b" % (instead_of.version, instead_of.seal)
+        elif instead_of is not None:
+            there = self._corrupted(key, until)
         entry = b"" if owner is None else self._enter(owner, key, ttl, until)
-        self._create(key, fields, created, 1, seal, ttl, entry, until)
+        self._create(key, fields, created, version, seal, ttl, entry, until, there)
 
     def save(
         self,
@@ -243,13 +259,14 @@ class RedisStore:
             self._dig_out(old, new, until)
             raise
 
-    def destroy(self, key: str) -> Moved | None:
+    def destroy(self, key: str, expired: bool = False) -> Moved | None:
         until = self._until()
-        trail = self._run(_DESTROY, key, b"", again=True, until=until)
+        over = b"%a" % self._clock() if expired else b""
+        trail = self._run(_DESTROY, key, b"", over, again=True, until=until)
         if not trail:
             return None
         # Only now: had the answer been lost, nobody would know any more where it led.
-        self._run(_DESTROY, key, trail, again=True, until=until)
+        self._run(_DESTROY, key, trail, b"", again=True, until=until)
         moved = _moved(trail, self._clock())
         return moved if isinstance(moved, Moved) else None
 
@@ -259,17 +276,18 @@ class RedisStore:
     # -- optional powers ------------------------------------------------------------------------
 
     def load_and_touch(
-        self, key: str, idle: float, lifetime: float, after: float
+        self, key: str, idle: float, lifetime: float, after: float, further: float = 0.0
     ) -> Record | Missing | Moved:
         now, until = self._clock(), time.monotonic() + self._deadline
-        times = b"%a" % now, b"%a" % idle, b"%a" % lifetime, b"%a" % after
+        ttl = idle + further
+        times = b"%a" % now, b"%a" % idle, b"%a" % lifetime, b"%a" % after, b"%a" % ttl
         reply = self._run(_LOAD, key, *times, again=True, until=until)
         found = _read(reply, now)
         if found is _Moving.MOVING:
             return self._wait_for(key, until)
         if reply and reply[-2] == INDEX_DUE:
             try:
-                self._extend(key, idle, until)
+                self._extend(key, ttl, until)
             except StoreError:
                 pass  # it reaches on for a while, and the next touch tries again
         return found
@@ -334,18 +352,28 @@ class RedisStore:
         ttl: float,
         entry: bytes,
         until: float,
+        there: bytes = b"",
     ) -> None:
-        meta = b"%a" % created, b"%d" % version, seal, entry
+        meta = b"%a" % created, b"%d" % version, seal, entry, there
         times = b"%a" % self._clock(), b"%a" % ttl
         if self._run(_CREATE, key, *times, *meta, *_pairs(fields), until=until) != 1:
-            raise KeyTaken
+            raise VersionChanged if there else KeyTaken
+
+    def _corrupted(self, key: str, until: float) -> bytes:
+        """Return what tells the corrupted record under the key: its `m`, or that it has none."""
+        now = self._clock()
+        reply = self._run(_LOAD, key, b"%a" % now, *_NO_TOUCH, again=True, until=until)
+        if _read(reply, now) is not Missing.CORRUPTED:
+            raise VersionChanged
+        found = dict(zip(reply[::2], reply[1::2], strict=True)) if reply else {}
+        return b"m" + found[META] if META in found else b"x"
 
     def _wait_for(self, key: str, until: float) -> Record | Missing | Moved:
         """Return what is there once the rotation from *key*, which leaves a trail, has ended."""
         # Not the whole deadline: what is asked in the end has to be answered.
         for _ in tries(until - self._deadline / 4):
             now = self._clock()
-            times = b"%a" % now, b"", b"", b""
+            times = b"%a" % now, *_NO_TOUCH
             found = _read(self._run(_LOAD, key, *times, again=True, until=until), now)
             if found is not _Moving.MOVING:
                 return found

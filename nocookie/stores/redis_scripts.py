@@ -108,12 +108,27 @@ end
 """,
 }
 
-#: now, ttl, created, version, seal, `o` or nothing, name, value, ...
+#: now, ttl, created, version, seal, `o` or nothing, nothing or what is to be replaced: "v", the
+#: version, and the seal; "m" and `m`; "x" for what has none. name, value, ...
 CREATE: Final = """
 local key = KEYS[1]
 FUNCTIONS
-local meta = redis.call('HGET', key, 'm')
-if meta then
+local meta = redis.pcall('HGET', key, 'm')
+local replaced = false
+if ARGV[7] ~= '' then
+  local is_other_type = type(meta) == 'table'
+  if type(meta) == 'string' then
+    local _, _, _, version, seal = parse(meta)
+    replaced = ARGV[7] == 'm' .. meta or version and ARGV[7] == 'v' .. version .. ' ' .. seal
+  elseif is_other_type or redis.call('EXISTS', key) == 1 then
+    replaced = ARGV[7] == 'x' and (is_other_type
+      or redis.call('HEXISTS', key, 't') == 0 and redis.call('HEXISTS', key, 'f') == 0)
+  end
+  if not replaced then return -1 end
+  if is_other_type then redis.call('UNLINK', key) end
+elseif type(meta) == 'table' then
+  return meta
+elseif meta then
   local _, _, expires = parse(meta)
   if not expires or number(expires) > number(ARGV[1]) then return 0 end
   redis.call('UNLINK', key)
@@ -127,8 +142,15 @@ end
 local owned = ARGV[6] == '' and '' or 'o'
 local done = renew(key, ARGV[3], ARGV[1], ARGV[4], ARGV[5], owned, ARGV[2])
 if type(done) == 'table' then return done end
+if replaced then
+  local gone = {}
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if name ~= 'm' then gone[#gone + 1] = name end
+  end
+  each('HDEL', key, gone, 1, #gone)
+end
 if owned == 'o' then redis.call('HSET', key, 'o', ARGV[6]) end
-each('HSET', key, ARGV, 7, #ARGV)
+each('HSET', key, ARGV, 8, #ARGV)
 expire(key, ARGV[2])
 return 1
 """
@@ -170,9 +192,9 @@ expire(key, ARGV[2])
 return outlives(key, owned, ARGV[2]) and 2 or 1
 """
 
-#: now, idle, lifetime, after. With one field more, `i`, where the index of the owner has to know of
-#: it. Whatever becomes of the renewing, the record is read: a full server
-#: reads on. Only that this is no primary any more must be told.
+#: now, idle, lifetime, after, ttl. With one field more, `i`, where the index of the owner has to
+#: know of it. Whatever becomes of the renewing, the record is read: a full server reads on. Only
+#: that this is no primary any more must be told.
 LOAD: Final = """
 local key = KEYS[1]
 local fields = redis.call('HGETALL', key)
@@ -182,10 +204,11 @@ local used = meta and tonumber(string.match(meta, '^1o? %S+ (%S+) '))
 if used and ARGV[4] ~= '' and ARGV[1] - used > ARGV[4] + 0 then
   FUNCTIONS
   local created, accessed, _, version, seal, owned = living(key)
+  if number(ARGV[1]) - used >= number(ARGV[2]) then return fields end  -- nobody may have it
   if created and redis.call('HEXISTS', key, '.\\0life') == 1 then return fields end
   local left = created and number(created) + number(ARGV[3]) - number(ARGV[1])
   if created and left > 0 then
-    local ttl = left < number(ARGV[2]) and string.format('%.17g', left) or ARGV[2]
+    local ttl = left < number(ARGV[5]) and string.format('%.17g', left) or ARGV[5]
     local done = renew(key, created, accessed, version, seal, owned, ttl)
     if type(done) ~= 'table' then
       expire(key, ttl)
@@ -250,10 +273,17 @@ redis.call('PEXPIRE', key, ARGV[3])
 return 1
 """
 
-#: the trail that is to be removed, or nothing. Any other is left, and returned; and whatever else
-#: is there goes. What only frees memory is allowed also when there is none left.
+#: the trail that is to be removed, or nothing; now, if only what has expired is to go, or nothing.
+#: Any other trail is left, and returned; and whatever else is there goes. What only frees memory is
+#: allowed also when there is none left.
 DESTROY: Final = """
 local key = KEYS[1]
+if ARGV[2] ~= '' then
+  FUNCTIONS
+  local created, _, expires = parse(redis.call('HGET', key, 'm') or '')
+  if created and number(expires) <= number(ARGV[2]) then redis.call('UNLINK', key) end
+  return ''
+end
 local trail = redis.pcall('HGET', key, 'f')
 if type(trail) ~= 'string' then trail = '' end
 if trail ~= ARGV[1] then return trail end

@@ -348,6 +348,103 @@ class StoreSuite:
         with pytest.raises(VersionChanged):
             store.save(OTHER, Delta({"a": b"late"}), TTL, expect=seen)
 
+    # -- create, instead of what is there
+
+    def test_a_record_takes_the_place_of_the_one_that_was_seen(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, {"a": b"1", "b": b"2"}, seal=b"first", ttl=SHORT)
+        seen = load(store)
+        clock.advance(5)
+        create(store, clock, {"a": b"3"}, seal=b"second", instead_of=seen)
+        record = load(store)
+        assert (dict(record.fields), record.seal) == ({"a": b"3"}, b"second")
+        assert (record.created, record.accessed) == (clock.now, clock.now)
+        assert record.expires == clock.now + TTL
+        assert record.version != seen.version
+        with pytest.raises(SessionGone):
+            store.save(KEY, Delta({"late": b"1"}), TTL, seal=b"first")
+        store.save(KEY, Delta({"b": b"4"}), TTL, seal=b"second")
+        assert fields(store) == {"a": b"3", "b": b"4"}
+
+    @pytest.mark.parametrize("since", ["saved", "destroyed", "followed", "replaced", "moved"])
+    def test_a_record_takes_the_place_of_no_other(
+        self, store: Store, clock: FakeClock, since: str
+    ) -> None:
+        create(store, clock, seal=b"first")
+        seen = load(store)
+        if since == "saved":
+            store.save(KEY, Delta({"acknowledged": b"1"}), TTL)
+        elif since == "replaced":
+            create(store, clock, {"acknowledged": b"1"}, seal=b"second", instead_of=seen)
+        elif since == "moved":
+            store.rotate(KEY, OTHER, Delta(), b"second", TTL, trail=TRAIL)
+        else:
+            store.destroy(KEY)
+        if since == "followed":
+            create(store, clock, {"acknowledged": b"1"}, seal=b"second")
+        before = store.load(KEY)
+        clock.advance(1)
+        with pytest.raises(VersionChanged):
+            create(store, clock, {"a": b"late"}, seal=b"third", instead_of=seen)
+        assert store.load(KEY) == before
+
+    def test_what_can_be_read_takes_no_place_as_corrupted(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        with pytest.raises(VersionChanged):
+            create(store, clock, instead_of=Missing.CORRUPTED)
+        assert store.load(KEY) is Missing.UNKNOWN
+        create(store, clock, {"a": b"1"})
+        with pytest.raises(VersionChanged):
+            create(store, clock, {"a": b"2"}, instead_of=Missing.CORRUPTED)
+        assert fields(store) == {"a": b"1"}
+
+    def test_a_record_that_takes_a_place_belongs_to_its_own_owner(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        owners = by_owner(store)
+        create(store, clock, seal=b"1", owner=b"ann")
+        create(store, clock, seal=b"2", owner=b"bob", instead_of=load(store))
+        assert (owners.owned(b"ann"), owners.owned(b"bob")) == ([], [KEY])
+        create(store, clock, seal=b"3", instead_of=load(store))
+        assert (owners.owned(b"ann"), owners.owned(b"bob")) == ([], [])
+        assert owners.end_owned(b"bob") == 0
+        assert isinstance(store.load(KEY), Record)
+
+    def test_no_acknowledged_save_is_lost_to_a_record_that_takes_the_place(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        """Who takes the saves along, and begins again if there was one more, has them all."""
+        for turn in range(10):
+            self._race_saves_and_replacement(store, clock, key_of(turn))
+
+    def _race_saves_and_replacement(self, store: Store, clock: FakeClock, key: str) -> None:
+        create(store, clock, {}, key=key, seal=b"first")
+        saved: set[str] = set()
+
+        def write(number: int) -> None:
+            try:
+                for turn in itertools.count():
+                    store.save(key, Delta({f"{number}.{turn}": b"1"}), TTL, seal=b"first")
+                    saved.add(f"{number}.{turn}")
+            except SessionGone:
+                return
+
+        def replace() -> None:
+            wait_until(lambda: len(saved) >= 6)
+            while True:
+                seen = load(store, key)
+                try:
+                    there = dict(seen.fields)
+                    create(store, clock, there, key=key, seal=b"second", instead_of=seen)
+                    return
+                except VersionChanged:
+                    continue
+
+        together(lambda: write(1), lambda: write(2), replace)
+        assert fields(store, key).keys() == saved
+
     # -- what is gone
 
     @pytest.mark.parametrize("operation", ["save", "save with expect", "touch", "rotate"])
@@ -572,7 +669,66 @@ class StoreSuite:
         store.destroy(KEY)
         assert store.load(KEY) is Missing.UNKNOWN
 
+    def test_what_has_expired_can_be_destroyed_and_what_lives_not_with_it(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        """Another host, whose clock is behind, may have renewed it since it was read."""
+        create(store, clock, ttl=SHORT)
+        store.destroy(KEY, expired=True)
+        clock.advance(SHORT - 1)
+        store.touch(KEY, TTL)
+        clock.advance(1)
+        store.destroy(KEY, expired=True)
+        assert fields(store) == {"a": b"1"}
+        clock.advance(TTL)
+        store.destroy(KEY, expired=True)
+        clock.advance(-TTL)
+        assert store.load(KEY) is Missing.UNKNOWN
+        store.destroy(KEY, expired=True)
+
+    def test_a_trail_is_not_destroyed_as_expired(self, store: Store, clock: FakeClock) -> None:
+        create(store, clock)
+        store.rotate(KEY, OTHER, Delta(), b"", TTL, trail=TRAIL)
+        store.destroy(KEY, expired=True)
+        assert store.load(KEY) == Moved(TRAIL.ticket)
+        assert fields(store, OTHER) == {"a": b"1"}
+
     # -- expiry
+
+    @pytest.mark.parametrize("renewal", ["save", "touch", "rotate"])
+    def test_who_reads_with_a_clock_that_is_ahead_takes_nothing_away(
+        self, store: Store, clock: FakeClock, renewal: str
+    ) -> None:
+        create(store, clock, ttl=SHORT)
+        clock.advance(SHORT + 1)
+        assert isinstance(store.load(KEY), Missing)
+        if isinstance(store, Listable):
+            assert list(store.keys()) == []
+        clock.advance(-2)
+        if renewal == "rotate":
+            store.rotate(KEY, OTHER, Delta({"b": b"2"}), b"", TTL)
+        elif renewal == "save":
+            store.save(KEY, Delta({"b": b"2"}), TTL)
+        else:
+            store.touch(KEY, TTL)
+        clock.advance(2)
+        assert fields(store, OTHER if renewal == "rotate" else KEY)["a"] == b"1"
+
+    def test_what_is_read_purged_and_listed_to_its_last_second_can_be_saved_then(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        create(store, clock, ttl=TTL)
+        for turn in range(4):
+            clock.advance(TTL / 4 - 0.125)
+            store.load(KEY)
+            create(store, clock, key=key_of(turn), ttl=SHORT)
+            if isinstance(store, Purgeable):
+                store.purge(1000)
+            if isinstance(store, Listable):
+                assert KEY in set(store.keys())
+        store.save(KEY, Delta({"late": b"1"}), TTL)
+        clock.advance(TTL / 2)
+        assert fields(store) == {"a": b"1", "late": b"1"}
 
     def test_expiry_is_decided_on_read(self, store: Store, clock: FakeClock) -> None:
         create(store, clock, ttl=SHORT)
@@ -1031,9 +1187,10 @@ def create(
     seal: bytes = b"",
     ttl: float = TTL,
     owner: bytes | None = None,
+    instead_of: Record | Missing | None = None,
 ) -> None:
     given = {"a": b"1"} if fields is None else fields
-    store.create(key, Record(given, clock.now, 0.0, 0.0, 0, seal), ttl, owner)
+    store.create(key, Record(given, clock.now, 0.0, 0.0, 0, seal), ttl, owner, instead_of)
 
 
 def by_owner(store: Store) -> ByOwner:
@@ -1129,6 +1286,40 @@ class _StoreMachine(RuleBasedStateMachine):
             self.store.create(key, record, ttl, self.own(key, person))
             self.model[key] = self.renewed(record, ttl)
             self.trails.pop(key, None)
+        self.check(key)
+
+    @rule(number=numbers, fields=mappings, seal=seals, ttl=ttls, person=persons, late=st.booleans())
+    def take_the_place(
+        self,
+        number: int,
+        fields: dict[str, bytes],
+        seal: bytes,
+        ttl: float,
+        person: int | None,
+        late: bool,
+    ) -> None:
+        key = self.keys[number]
+        if not self.alive(key):
+            return
+        seen = load(self.store, key)
+        if late:
+            self.save(number, Delta({"a": b"first"}), ttl)
+        record = Record(fields, self.clock.now, 0.0, 0.0, 0, seal)
+        if late:
+            with pytest.raises(VersionChanged):
+                self.store.create(key, record, ttl, instead_of=seen)
+        else:
+            self.store.create(key, record, ttl, self.own(key, person), seen)
+            self.model[key] = self.renewed(record, ttl)
+            assert load(self.store, key).version != seen.version
+        self.check(key)
+
+    @rule(number=numbers)
+    def destroy_if_expired(self, number: int) -> None:
+        key = self.keys[number]
+        self.store.destroy(key, expired=True)
+        if key in self.model and not self.alive(key):
+            self.forget(key)
         self.check(key)
 
     @rule(number=numbers, delta=deltas, ttl=ttls)

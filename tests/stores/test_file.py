@@ -14,7 +14,7 @@ import pytest
 from nocookie import ConfigError, Session, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
 from nocookie.stores import file
-from nocookie.stores.base import Delta, Missing, Moved, Record, Trail, pack
+from nocookie.stores.base import Delta, Missing, Moved, Record, Trail, VersionChanged, pack
 from nocookie.stores.file import FileStore
 from nocookie.testing import StoreSuite
 
@@ -323,6 +323,19 @@ def test_a_corrupted_record_costs_that_session_only(store, path, data):
     assert sorted(store.keys()) == [key(1), key(2)], "it is kept: it may be a later version's"
     store.destroy(key(1))
     assert store.load(key(1)) is Missing.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "change", ["data = 'text'", "data = x'ff'", "created = 'long ago'", "expires = 'x'", "seal = 7"]
+)
+def test_a_corrupted_record_makes_room_as_long_as_it_is_one(store, path, change):
+    store.create(key(1), record(a=b"1"), 60)
+    sql(path, f"UPDATE sessions SET {change}")
+    store.create(key(1), record(b=b"2"), 60, instead_of=Missing.CORRUPTED)
+    assert fields(store, 1) == {"b": b"2"}
+    with pytest.raises(VersionChanged):
+        store.create(key(1), record(c=b"3"), 60, instead_of=Missing.CORRUPTED)
+    assert fields(store, 1) == {"b": b"2"}
 
 
 @pytest.mark.parametrize("column", ["created", "accessed", "expires", "seal"])

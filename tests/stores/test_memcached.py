@@ -512,6 +512,16 @@ def items():
 
 
 @pytest.mark.parametrize("what", items())
+def test_what_cannot_be_read_makes_room_as_long_as_it_cannot(store, memcached, what):
+    plant(memcached, items()[what])
+    store.create(key(1), record(b=b"2"), 60, instead_of=Missing.CORRUPTED)
+    assert dict(store.load(key(1)).fields) == {"b": b"2"}
+    with pytest.raises(VersionChanged):
+        store.create(key(1), record(c=b"3"), 60, instead_of=Missing.CORRUPTED)
+    assert dict(store.load(key(1)).fields) == {"b": b"2"}
+
+
+@pytest.mark.parametrize("what", items())
 def test_what_cannot_be_read_costs_that_session_only_and_is_kept(store, memcached, what):
     data = items()[what]
     store.create(key(2), record(a=b"1"), 60)

@@ -351,6 +351,21 @@ def test_what_is_not_a_record_is_corrupted_and_is_kept(broken, valkey, clock):
     assert broken.load(key(1)) is Missing.UNKNOWN
 
 
+def test_a_corrupted_record_makes_room_as_long_as_it_is_one(broken, clock):
+    broken.create(key(1), record(clock, b=b"2"), 600, instead_of=Missing.CORRUPTED)
+    assert fields(broken, 1) == {"b": b"2"}
+    with pytest.raises(VersionChanged):
+        broken.create(key(1), record(clock, c=b"3"), 600, instead_of=Missing.CORRUPTED)
+    assert fields(broken, 1) == {"b": b"2"}
+
+
+def test_a_record_with_a_name_that_is_no_text_makes_room(store, valkey, clock):
+    store.create(key(1), record(clock, a=b"1"), 600)
+    valkey.ask("HSET", place(), b".\xff\xfe", "1")
+    store.create(key(1), record(clock, b=b"2"), 600, instead_of=Missing.CORRUPTED)
+    assert fields(store, 1) == {"b": b"2"}
+
+
 def test_a_name_that_is_no_text_is_corrupted(store, valkey, clock):
     store.create(key(1), record(clock, a=b"1"), 600)
     valkey.ask("HSET", place(), b".\xff\xfe", "1")

@@ -23,7 +23,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from nocookie import ConfigError, Session, StoreError, StoreTimeout
 from nocookie.errors import SessionGone
 from nocookie.stores import close_all
-from nocookie.stores.base import Delta, KeyTaken, Missing, Moved, Record, Trail
+from nocookie.stores.base import Delta, KeyTaken, Missing, Moved, Record, Trail, VersionChanged
 from nocookie.stores.sqlalchemy import SqlAlchemyStore, table
 from nocookie.stores.sqlalchemy.engines import driver_settings
 from nocookie.stores.sqlalchemy.rows import SWEEP_GRID, entry
@@ -767,6 +767,11 @@ def test_a_corrupted_record_is_kept_and_says_so(store, sql, change):
         store.create(key(1), record(), 600)
     assert sql(f"SELECT * FROM {TABLE} WHERE key = ?", (bytes.fromhex(key(1)),)) == before
     assert fields(store, 2) == {"other": b"1"}
+    store.create(key(1), record(new=b"1"), 600, instead_of=Missing.CORRUPTED)
+    assert fields(store) == {"new": b"1"}
+    with pytest.raises(VersionChanged):
+        store.create(key(1), record(late=b"1"), 600, instead_of=Missing.CORRUPTED)
+    assert fields(store) == {"new": b"1"}
     store.destroy(key(1))
     assert store.load(key(1)) is Missing.UNKNOWN
 

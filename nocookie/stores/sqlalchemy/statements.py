@@ -37,6 +37,9 @@ class Statements:
     load: Select[Any]
     insert: Insert
     replace: Update
+    #: Where that is still what a load has found.
+    instead_of_record: Update
+    instead_of_row: Update
     #: By: appends, what becomes of the key, compares the version, compares the seal.
     change: dict[tuple[bool, int, bool, bool], Update | Insert]
     #: Where a change that leaves a trail takes two statements: the second.
@@ -44,6 +47,7 @@ class Statements:
     #: By: compares the seal.
     touch: dict[bool, Update]
     destroy: Delete
+    destroy_expired: Delete
     find_trail: Select[Any]
     remove_trail: Delete
     purge: Delete
@@ -88,6 +92,16 @@ class Statements:
         self.replace = (
             update(table).values(rest).where(c.key == given("new"), c.expires <= given("now"))
         )
+        same = c.key == given("new"), c.version == given("expect")
+        self.instead_of_record = (
+            update(table)
+            .values({**rest, "version": c.version + 1})
+            .where(*same, c.seal == given("sealed"), c.format == FORMAT)
+        )
+        # What puts a record in this place gives it a version that no other has.
+        self.instead_of_row = (
+            update(table).values(rest).where(*same, c.format == given("format_there"))
+        )
         if self.direct:
             self.insert = self._insert_or_replace(row)
         both = (False, True)
@@ -116,6 +130,7 @@ class Statements:
             self.change[append, LEAVES_TRAIL, expect, seal] = move
         self.touch = {seal: self._touch(seal) for seal in both}
         self.destroy = delete(table).where(c.key == given("old"), c.format != TRAIL)
+        self.destroy_expired = self.destroy.where(c.expires <= given("now"))
         there_is_trail = c.key == given("old"), c.format == TRAIL
         self.find_trail = select(c.data).where(*there_is_trail, c.expires > given("now"))
         self.remove_trail = delete(table).where(*there_is_trail)

@@ -101,7 +101,14 @@ class SqlAlchemyStore(ForkAware):
         with self._call() as call:
             return self._look(call, bytes.fromhex(key), self._clock(), again=True)
 
-    def create(self, key: str, record: Record, ttl: float, owner: bytes | None = None) -> None:
+    def create(
+        self,
+        key: str,
+        record: Record,
+        ttl: float,
+        owner: bytes | None = None,
+        instead_of: Record | Missing | None = None,
+    ) -> None:
         now = self._clock()
         data = entry(record.fields)
         values = {
@@ -116,6 +123,9 @@ class SqlAlchemyStore(ForkAware):
         }
         self._keep_room()
         with self._call() as call:
+            if instead_of is not None:
+                self._replace(call, values, instead_of)
+                return
             try:
                 created = call.execute(self._sql.insert, values, create=True)[1]
             except KeyTaken:
@@ -175,13 +185,14 @@ class SqlAlchemyStore(ForkAware):
             becomes = MOVES if trail is None else LEAVES_TRAIL
             self._change(call, old, delta, ttl, becomes=becomes, moved=moved)
 
-    def destroy(self, key: str) -> Moved | None:
-        return self._ending(partial(self._destroy, key))
+    def destroy(self, key: str, expired: bool = False) -> Moved | None:
+        return self._ending(partial(self._destroy, key, expired))
 
-    def _destroy(self, key: str) -> Moved | None:
+    def _destroy(self, key: str, expired: bool) -> Moved | None:
         values = {"old": bytes.fromhex(key), "now": self._clock()}
+        statement = self._sql.destroy_expired if expired else self._sql.destroy
         with self._call() as call:
-            if call.execute(self._sql.destroy, values, again=True)[1]:
+            if call.execute(statement, values, again=True)[1] or expired:
                 return None
             # Not in the same statement: a rotation that it waited for has left its trail since.
             rows, _ = call.execute(self._sql.find_trail, values, again=True)
@@ -323,6 +334,20 @@ class SqlAlchemyStore(ForkAware):
                 if call.execute(statement, {**values, **new}, then=then)[1]:
                     return
         raise StoreTimeout(BUSY)
+
+    def _replace(self, call: Call, values: dict[str, Any], seen: Record | Missing) -> None:
+        if isinstance(seen, Record):
+            statement = self._sql.instead_of_record
+            there = {"expect": seen.version, "sealed": seen.seal}
+        else:
+            rows, _ = call.execute(self._sql.load, {"old": values["new"]})
+            if not rows or record_of(rows[0], values["now"]) is not seen:
+                raise VersionChanged
+            statement = self._sql.instead_of_row
+            *_, version, _, format = rows[0]
+            there = {"expect": version, "format_there": format}
+        if not call.execute(statement, {**values, **there})[1]:
+            raise VersionChanged
 
     def _look(
         self, call: Call, key: bytes, now: float, again: bool = False
