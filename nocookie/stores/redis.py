@@ -18,20 +18,21 @@ The rules of this file:
    corrupted record, or one of a later version: never written, never replaced, only destroyed.
 
 A rotation cannot be one step then. The old record is buried first: `m` becomes `t`, with the new
-key beside it, and from that moment it is gone for everybody. Then the new record is created. Then
+key beside it, and from that moment nobody can write to it. Then the new record is created. Then
 the buried one is removed, and this decides: only if it was still there has the rotation happened.
 If it was not, somebody has destroyed the session meanwhile, and the new record is taken away
-before anybody hears of its key. So a logout ends the session whenever it comes.
+before anybody hears of its key. So a logout ends the session whenever it comes. For some seconds
+`d` says in its place that it was removed for this new key.
 
-If the first step may have failed, or the second surely has (the new key is taken, or its server
-refuses or cannot be reached), the old one is dug out again, unless somebody has destroyed it
-meanwhile; so it is if the third step fails, once the new one has surely been taken away. If this
-process dies in between, or it is not known what became of the second step, the session may be
-lost; there are never two. What is buried and forgotten goes after TOMB_TIME.
+A lost answer loses nothing: each step can be asked for again, and if none answers, the rotation is
+taken back. First the buried record is claimed, so that no late step finds it any more; then the new
+key is blocked, so that no late step creates a record there; then the old one is dug out. If this
+process dies, or no server answers, the record lies buried, with all of its data, until somebody
+reads it: who reads what is buried waits, some milliseconds, until it is removed, a trail, or dug
+out, and if that takes too long takes the rotation back himself. There are never two.
 
 A rotation that leaves a trail turns the buried record into it, in the third step and on the same
-condition. It must not be missing for anybody meanwhile: so who reads what has the field `w` waits,
-some milliseconds, until it is a trail, dug out, or gone.
+condition.
 
 The records of an owner are found by an index, under a key of its own and so mostly on another
 server of a cluster. No step has both, so an entry comes first, and says only where to look:
@@ -80,6 +81,8 @@ __all__ = ["RedisStore"]
 #: How many keys one step of a listing looks at.
 BATCH: Final = 500
 
+#: What `CREATE` is told where twice is as good as once.
+AGAIN: Final = b"r"
 #: What `LOAD` is told where it is not to renew.
 _NO_TOUCH: Final = (b"", b"", b"", b"")
 
@@ -89,7 +92,10 @@ OWNED: Final = b"1o"
 META: Final = b"m"
 OWNER: Final = b"o"
 TOMB: Final = b"t"
-WAIT: Final = b"w"
+DONE: Final = b"d"
+BLOCKED: Final = b"b"
+#: What is before the new key in `t`, once nobody but who takes the rotation back may go on with it.
+CLAIMED: Final = "!"
 TRAIL: Final = b"f"
 INDEX_DUE: Final = b"i"
 #: Names of fields of a session begin with a dot, all of the above are greater.
@@ -102,6 +108,8 @@ _LOAD: Final = Script(scripts.LOAD)
 _BURY: Final = Script(scripts.BURY)
 _DIG_OUT: Final = Script(scripts.DIG_OUT)
 _REMOVE: Final = Script(scripts.REMOVE)
+_CLAIM: Final = Script(scripts.CLAIM)
+_BLOCK: Final = Script(scripts.BLOCK)
 _LEAVE: Final = Script(scripts.LEAVE)
 _DESTROY: Final = Script(scripts.DESTROY)
 _END: Final = Script(scripts.END)
@@ -112,7 +120,7 @@ _PRUNE: Final = Script(scripts.PRUNE)
 #: What may come back from each; the parts of a list are bytes.
 _REPLIES: Final[Mapping[Script, frozenset[type]]] = {
     **dict.fromkeys((_CREATE, _SAVE, _TOUCH, _DIG_OUT, _REMOVE, _LEAVE), frozenset({int})),
-    **dict.fromkeys((_EXTEND, _PRUNE), frozenset({int})),
+    **dict.fromkeys((_EXTEND, _PRUNE, _CLAIM, _BLOCK), frozenset({int})),
     **dict.fromkeys((_LOAD, _ADD), frozenset({list})),
     # Where the server has lost a part of a record, `o` is nothing.
     _BURY: frozenset({int, bytes, list, type(None)}),
@@ -235,10 +243,10 @@ class RedisStore:
         soon = until - self._deadline / 4
         now = self._clock()
         entry = b"" if owner is None else self._enter(owner, new, ttl, soon)
-        buried = self._bury(old, new, now, entry, trail, until)
+        buried = self._bury(old, new, now, entry, until)
         if isinstance(buried, bytes):  # it has an owner
             entry = self._enter(_owner(buried), new, ttl, soon)
-            buried = self._bury(old, new, now, entry, trail, until)
+            buried = self._bury(old, new, now, entry, until)
         if not isinstance(buried, list):
             raise SessionGone("the session has ended")
         record = _read(buried, now)
@@ -247,17 +255,23 @@ class RedisStore:
                 raise SessionGone("the session has ended")
             fields, version = merge(record.fields, delta), record.version + 1
             created = record.created if owner is None else now
-            self._create(new, fields, created, version, seal, ttl, entry, soon)
+            self._create(new, fields, created, version, seal, ttl, entry, soon, AGAIN)
         except (KeyTaken, SessionGone, Undone):
             self._dig_out(old, new, until)
             raise
-        try:
-            if self._clear(old, new, now, trail, soon) != 1:
-                raise SessionGone("the session was destroyed while it moved")
-        except (SessionGone, StoreError):
-            self._ask(b"UNLINK", new, until=until)
-            self._dig_out(old, new, until)
+        except StoreError:
+            self._take_back(old, new, until)
             raise
+        left = b"" if trail is None else b"%a %b" % (now + trail.ttl, trail.ticket)
+        try:
+            done = self._clear(old, new, left, trail, soon)
+        except StoreError:
+            if not self._take_back(old, new, until, left):
+                return
+            raise
+        if done != 1:
+            self._ask(b"UNLINK", new, until=until)
+            raise SessionGone("the session was destroyed while it moved")
 
     def destroy(self, key: str, expired: bool = False) -> Moved | None:
         until = self._until()
@@ -356,8 +370,9 @@ class RedisStore:
     ) -> None:
         meta = b"%a" % created, b"%d" % version, seal, entry, there
         times = b"%a" % self._clock(), b"%a" % ttl
-        if self._run(_CREATE, key, *times, *meta, *_pairs(fields), until=until) != 1:
-            raise VersionChanged if there else KeyTaken
+        again = there == AGAIN
+        if self._run(_CREATE, key, *times, *meta, *_pairs(fields), again=again, until=until) != 1:
+            raise VersionChanged if there and not again else KeyTaken
 
     def _corrupted(self, key: str, until: float) -> bytes:
         """Return what tells the corrupted record under the key: its `m`, or that it has none."""
@@ -369,7 +384,8 @@ class RedisStore:
         return b"m" + found[META] if META in found else b"x"
 
     def _wait_for(self, key: str, until: float) -> Record | Missing | Moved:
-        """Return what is there once the rotation from *key*, which leaves a trail, has ended."""
+        """Return what is there once the rotation from *key* has ended. One that does not end has
+        died, or lost an answer: then it is taken back."""
         # Not the whole deadline: what is asked in the end has to be answered.
         for _ in tries(until - self._deadline / 4):
             now = self._clock()
@@ -377,25 +393,30 @@ class RedisStore:
             found = _read(self._run(_LOAD, key, *times, again=True, until=until), now)
             if found is not _Moving.MOVING:
                 return found
-        raise StoreTimeout("the redis store: a rotation does not come to its end")
+        tomb = (self._ask(b"HMGET", key, TOMB, until=until) or [None])[0]
+        if tomb is not None:
+            new = _text(tomb.partition(b" ")[0]).removeprefix(CLAIMED)
+            self._take_back(key, new, until)
+        now = self._clock()
+        reply = self._run(_LOAD, key, b"%a" % now, *_NO_TOUCH, again=True, until=until)
+        found = _read(reply, now)
+        if found is _Moving.MOVING:
+            raise StoreTimeout("the redis store: a rotation does not come to its end")
+        return found
 
-    def _bury(
-        self, old: str, new: str, now: float, entry: bytes, trail: Trail | None, until: float
-    ) -> Any:
-        # Who finds one that makes him wait does not wait for long, if we die.
-        lies = TOMB_TIME if trail is None else min(TOMB_TIME, 2 * self._deadline)
-        arguments = b"%a" % now, new.encode(), _milliseconds(lies)
-        flags = b"" if trail is None else b"1", b"1" if entry else b""
+    def _bury(self, old: str, new: str, now: float, entry: bytes, until: float) -> Any:
+        is_entered = b"1" if entry else b""
+        soon = until - self._deadline / 4
         try:
-            return self._run(_BURY, old, *arguments, *flags, until=until - self._deadline / 4)
+            return self._run(_BURY, old, b"%a" % now, new.encode(), is_entered, until=soon)
         except StoreError:
             self._dig_out(old, new, until)
             raise
 
-    def _clear(self, old: str, new: str, now: float, trail: Trail | None, until: float) -> Any:
+    def _clear(self, old: str, new: str, left: bytes, trail: Trail | None, until: float) -> Any:
         if trail is None:
-            return self._run(_REMOVE, old, new.encode(), until=until)
-        left = b"%a %b" % (now + trail.ttl, trail.ticket)
+            said_for = _milliseconds(2 * self._deadline)
+            return self._run(_REMOVE, old, new.encode(), said_for, again=True, until=until)
         lies = _milliseconds(trail.ttl + GRACE)
         return self._run(_LEAVE, old, new.encode(), left, lies, again=True, until=until)
 
@@ -404,6 +425,23 @@ class RedisStore:
             self._run(_DIG_OUT, old, b"%a" % self._clock(), new.encode(), until=until)
         except StoreError:
             pass  # what went wrong before is on its way to the caller
+
+    def _take_back(self, old: str, new: str, until: float, left: bytes = b"") -> bool:
+        """Have the session under its old key again, whichever step of its rotation was the last;
+        return False if that was the last of all. What cannot be done now, the next reader does.
+        """
+        try:
+            claimed = self._run(_CLAIM, old, new.encode(), left, again=True, until=until)
+            if claimed == 1:
+                # Also a `create` that is still on its way to its server must find no room.
+                lies = _milliseconds(TOMB_TIME)
+                self._run(_BLOCK, new, lies, again=True, until=until)
+                self._dig_out(old, CLAIMED + new, until)
+            elif claimed != 2:  # destroyed meanwhile
+                self._ask(b"UNLINK", new, until=until)
+        except StoreError:
+            return True
+        return bool(claimed != 2)
 
     def _run(
         self,
@@ -482,7 +520,7 @@ class RedisStore:
 
 
 class _Moving(enum.Enum):
-    MOVING = "a rotation that leaves a trail is under way"
+    MOVING = "a rotation is under way"
 
 
 def _read(reply: list[bytes] | None, now: float) -> Record | Missing | Moved | _Moving:
@@ -525,7 +563,9 @@ def _read_other(reply: list[bytes], now: float) -> Missing | Moved | _Moving:
     if TRAIL in found:
         return _moved(found[TRAIL], now)
     if TOMB in found:
-        return _Moving.MOVING if WAIT in found else Missing.UNKNOWN
+        return _Moving.MOVING
+    if DONE in found or BLOCKED in found:
+        return Missing.UNKNOWN
     return Missing.CORRUPTED if found else Missing.UNKNOWN
 
 

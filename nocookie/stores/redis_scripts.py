@@ -109,20 +109,25 @@ end
 }
 
 #: now, ttl, created, version, seal, `o` or nothing, nothing or what is to be replaced: "v", the
-#: version, and the seal; "m" and `m`; "x" for what has none. name, value, ...
+#: version, and the seal; "m" and `m`; "x" for what has none. Or "r", where twice is as good as
+#: once. name, value, ...
 CREATE: Final = """
 local key = KEYS[1]
 FUNCTIONS
 local meta = redis.pcall('HGET', key, 'm')
 local replaced = false
-if ARGV[7] ~= '' then
+local owned = ARGV[6] == '' and '' or 'o'
+if ARGV[7] ~= '' and ARGV[7] ~= 'r' then
   local is_other_type = type(meta) == 'table'
   if type(meta) == 'string' then
     local _, _, _, version, seal = parse(meta)
     replaced = ARGV[7] == 'm' .. meta or version and ARGV[7] == 'v' .. version .. ' ' .. seal
   elseif is_other_type or redis.call('EXISTS', key) == 1 then
-    replaced = ARGV[7] == 'x' and (is_other_type
-      or redis.call('HEXISTS', key, 't') == 0 and redis.call('HEXISTS', key, 'f') == 0)
+    local ours = 0
+    for _, name in ipairs(is_other_type and {} or {'t', 'f', 'd', 'b'}) do
+      ours = ours + redis.call('HEXISTS', key, name)
+    end
+    replaced = ARGV[7] == 'x' and ours == 0
   end
   if not replaced then return -1 end
   if is_other_type then redis.call('UNLINK', key) end
@@ -130,16 +135,20 @@ elseif type(meta) == 'table' then
   return meta
 elseif meta then
   local _, _, expires = parse(meta)
-  if not expires or number(expires) > number(ARGV[1]) then return 0 end
+  if not expires or number(expires) > number(ARGV[1]) then
+    local times = ARGV[3] .. ' ' .. ARGV[1] .. ' ' .. after(ARGV[1], ARGV[2])
+    local mine = '1' .. owned .. ' ' .. times .. ' ' .. ARGV[4] .. ' ' .. ARGV[5]
+    return ARGV[7] == 'r' and meta == mine and 1 or 0
+  end
   redis.call('UNLINK', key)
 elseif redis.call('EXISTS', key) == 1 then
   local trail = redis.call('HGET', key, 'f')
   local ends = trail and number(string.match(trail, '^%S+') or '')
   local over = ends and ends <= number(ARGV[1])
-  if not over and redis.call('HEXISTS', key, 't') == 0 then return 0 end
+  local is_nothing = redis.call('HEXISTS', key, 't') + redis.call('HEXISTS', key, 'd') > 0
+  if not over and not is_nothing then return 0 end
   redis.call('UNLINK', key)
 end
-local owned = ARGV[6] == '' and '' or 'o'
 local done = renew(key, ARGV[3], ARGV[1], ARGV[4], ARGV[5], owned, ARGV[2])
 if type(done) == 'table' then return done end
 if replaced then
@@ -224,41 +233,66 @@ end
 return fields
 """
 
-#: now, the new key, for how many milliseconds it may lie, "1" if a trail is to take its place, "1"
-#: if the new key is in the index that it belongs in. If not, and there is an owner: `o`.
+#: now, the new key, "1" if that is in the index that it belongs in. If not, and there is an owner:
+#: `o`. It lies as long as the record would have.
 BURY: Final = """
 local key = KEYS[1]
 FUNCTIONS
 local created, _, _, _, _, owned = living(key)
 if not created then return 0 end
-if owned == 'o' and ARGV[5] == '' then return redis.call('HGET', key, 'o') end
+if owned == 'o' and ARGV[3] == '' then return redis.call('HGET', key, 'o') end
 local fields = redis.call('HGETALL', key)
 redis.call('HSET', key, 't', ARGV[2] .. ' ' .. redis.call('HGET', key, 'm'))
-if ARGV[4] == '1' then redis.call('HSET', key, 'w', '') end
 redis.call('HDEL', key, 'm')
-redis.call('PEXPIRE', key, ARGV[3])
 return fields
 """
 
-#: now, the new key. The first write takes something away, so a full server allows it all.
+#: now, the new key, or what `CLAIM` made of it. The first write takes something away, so a full
+#: server allows it all.
 DIG_OUT: Final = """
 local key = KEYS[1]
 FUNCTIONS
 local tomb = redis.call('HGET', key, 't') or ''
 local new, meta = string.match(tomb, '^(%S+) (.*)$')
 if new ~= ARGV[2] then return 0 end
-redis.call('HDEL', key, 't', 'w')
+redis.call('HDEL', key, 't')
 redis.call('HSET', key, 'm', meta)
 local _, _, expires = parse(meta)
 expire(key, number(expires) - number(ARGV[1]))
 return 1
 """
 
-#: the new key
+#: the new key, for how many milliseconds it is said that this was done. Twice is as good as once.
 REMOVE: Final = """
 local key = KEYS[1]
-if string.match(redis.call('HGET', key, 't') or '', '^%S+') ~= ARGV[1] then return 0 end
-return redis.call('UNLINK', key)
+local found = redis.call('HMGET', key, 't', 'd')
+if found[2] == ARGV[1] then return 1 end
+if string.match(found[1] or '', '^%S+') ~= ARGV[1] then return 0 end
+redis.call('UNLINK', key)
+redis.call('HSET', key, 'd', ARGV[1])
+redis.call('PEXPIRE', key, ARGV[2])
+return 1
+"""
+
+#: the new key, the trail or nothing. 1 if the rotation can be taken back: no later step of it finds
+#: its tomb any more. 2 if it has been done.
+CLAIM: Final = """
+local key = KEYS[1]
+local found = redis.call('HMGET', key, 't', 'd', 'f')
+if found[2] == ARGV[1] or ARGV[2] ~= '' and found[3] == ARGV[2] then return 2 end
+local claim, new, meta = string.match(found[1] or '', '^(!?)(%S+) (.*)$')
+if new ~= ARGV[1] then return 0 end
+if claim == '' then redis.call('HSET', key, 't', '!' .. new .. ' ' .. meta) end
+return 1
+"""
+
+#: for how many milliseconds nothing can be created here.
+BLOCK: Final = """
+local key = KEYS[1]
+redis.call('UNLINK', key)
+redis.call('HSET', key, 'b', '')
+redis.call('PEXPIRE', key, ARGV[1])
+return 1
 """
 
 #: the new key, the trail, for how many milliseconds. Twice is as good as once.
@@ -299,7 +333,7 @@ local key = KEYS[1]
 FUNCTIONS
 local owner = redis.pcall('HGET', key, 'o')
 if type(owner) ~= 'string' or string.match(owner, '^%S+ (.*)$') ~= ARGV[2] then return 0 end
-local moving = string.match(redis.call('HGET', key, 't') or '', '^%S+')
+local moving = string.match(redis.call('HGET', key, 't') or '', '^!?(%S+)')
 local lives = living(key)
 redis.call('UNLINK', key)
 return moving or (lives and 1 or 0)
