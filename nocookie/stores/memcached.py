@@ -19,12 +19,11 @@ When a record ends, our clock decides, on read. memcached drops the item a minut
 A rotation that leaves a trail puts it in the place of the old record with one `cas`: so a reader
 finds the one or the other. Then the new record is there, with all of its data, but does not count
 yet. Whoever follows the trail waits for it, some milliseconds; it is either made to count, or has
-been ended, or the rotation has died, and that is an error until memcached drops what it left.
+been ended, or the rotation has died, and then the reader makes it count.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 import re
 import struct
@@ -61,10 +60,17 @@ HEAD: Final = struct.Struct(">BdddQH")
 RECORD: Final = 1
 #: A rotation is under way here, from this key or to it, and this one does not count.
 RESERVED: Final = 2
-#: Nor does this one, yet: a trail leads here, and the rotation that left it is about to end.
+#: Nor does this one, yet: a trail leads here, and the rotation that left it is about to end. Before
+#: the seal is the key that it comes from.
 AWAITED: Final = 3
 #: A trail, with its ticket in the place of the seal.
 TRAIL: Final = 4
+#: What was the record, until the one that it became counts. Before the seal is the key of that.
+BURIED: Final = 5
+#: That it does; for some seconds. The key of it is in the place of the seal.
+DONE: Final = 6
+#: How long a key is.
+NAME: Final = 64
 
 #: Seconds that memcached keeps an item after its end: as much as the clocks of two hosts may
 #: differ by, and memcached's own, which ticks in seconds, be late.
@@ -94,11 +100,11 @@ class MemcachedStore:
     A load is one trip, and so is a `save`, `touch` or `destroy` after a `load` by the same thread
     that nobody came between; otherwise they are two, and two more for each time that somebody
     did. A rotation is five. It is not one step: the new key is reserved, with all of its data; the
-    old one is ended, if it has not changed, and its place kept; the new one counts; the old place
-    is cleared. If that is empty by then, somebody has destroyed the session meanwhile, and the new
-    one is taken away before anybody hears of its key. A crash after the second leaves none or
-    one that nobody knows, and no crash leaves two. With a trail it is four: that takes the place
-    of the old one, and who ends it ends what is reserved, too.
+    old one is buried, with its own, if it has not changed; the new one counts; that is said in the
+    old place for a minute. If that is empty by then, somebody has destroyed the session meanwhile,
+    and the new one is taken away before anybody hears of its key. With a trail it is four: that
+    takes the place of the old one, and who ends it ends what is reserved, too. What a lost answer
+    or a crash leaves half done, the next reader takes back, or finishes; there are never two.
     """
 
     shared = True
@@ -136,7 +142,7 @@ class MemcachedStore:
             server.give_back(memcached)
         found = _read(item)
         if type(found) is not Record:
-            if found is _NotYet.COUNTS:
+            if isinstance(found, _OnItsWay):
                 found = self._wait_for(key, until - self._deadline / 4)
             return _answer(found, now)
         if found.expires <= now:
@@ -214,15 +220,18 @@ class MemcachedStore:
         until = time.monotonic() + self._deadline
         # A quarter of the time is kept for what may have to be done then.
         soon = until - self._deadline / 4
-        self._move(old, new, delta, seal, ttl, owner is not None, trail, soon)
+        anew = owner is not None
         if trail is not None:
+            self._move(old, new, delta, seal, ttl, anew, trail, soon)
             return
         try:
-            if not self._delete(old, soon):
-                raise SessionGone("the session was destroyed while it moved")
-        except (SessionGone, StoreError):
-            self._delete(new, until)
+            self._move(old, new, delta, seal, ttl, anew, None, soon)
+        except SessionGone:
+            self._take_back(old, until, new)
             raise
+        except StoreError:
+            if not self._take_back(old, until, new) or not self._is_done(old, new, until):
+                raise
 
     def destroy(self, key: str, expired: bool = False) -> Moved | None:
         now, until = self._clock(), time.monotonic() + self._deadline
@@ -293,13 +302,73 @@ class MemcachedStore:
         return None
 
     def _wait_for(self, key: str, until: float) -> _Found:
-        """Return what is there once the rotation to *key* has ended."""
+        """Return what is there once the rotation from or to *key* has ended. One that does not end
+        has died, or lost an answer: then it is taken back, or if it has left its trail, finished.
+        """
+        for _ in tries(until):
+            found = self._look(key, until)
+            if not isinstance(found, _OnItsWay):
+                return found
+        until += self._deadline / 4
+        found = self._look(key, until)
+        if isinstance(found, _OnItsWay):
+            if found.kind == BURIED:
+                self._take_back(key, until)
+            else:
+                self._finish(key, found, until)
+            found = self._look(key, until)
+        if isinstance(found, _OnItsWay):
+            raise StoreTimeout("memcached: a rotation does not come to its end")
+        return found
+
+    def _look(self, key: str, until: float) -> _Found:
         with self._server(key).connection(until) as memcached:
-            for _ in tries(until):
-                found = _read(memcached.gets(self._name(key))[0])
-                if found is not _NotYet.COUNTS:
-                    return found
-        raise StoreTimeout("memcached: a rotation does not come to its end")
+            return _read(memcached.gets(self._name(key))[0])
+
+    def _take_back(self, old: str, until: float, new: str | None = None) -> bool:
+        """Have what is buried under a key count again, if there is something, and if the rotation
+        was to the key *new*; return False if memcached cannot be asked."""
+        name = self._name(old)
+        try:
+            with self._server(old).connection(until) as memcached:
+                item, token = memcached.gets(name)
+                buried = _read(item)
+                if item is None or not isinstance(buried, _OnItsWay) or buried.kind != BURIED:
+                    return True
+                if new not in (None, buried.other):
+                    return True
+                exptime = _exptime(buried.record.expires - self._clock())
+                # First it is claimed: no step of the rotation finds it as it was any more. Then
+                # the new one goes, and nobody makes it again.
+                token = memcached.put(name, item, exptime, token)
+                if not token:
+                    return True
+            self._delete(buried.other, until)
+            with self._server(old).connection(until) as memcached:
+                memcached.put(name, _item(buried.record), exptime, token)
+        except StoreError:
+            return False
+        return True
+
+    def _is_done(self, old: str, new: str, until: float) -> bool:
+        """Whether the last step of a rotation was done, though its answer was lost. If somebody
+        has ended the session meanwhile, see to it that it has ended."""
+        found = self._look(old, until)
+        if isinstance(found, _Trail):
+            return found.ticket == new.encode()
+        if found is Missing.UNKNOWN:
+            self._delete(new, until)
+        return False
+
+    def _finish(self, new: str, awaited: _OnItsWay, until: float) -> None:
+        """Have a record count that a trail leads to."""
+        if not isinstance(self._look(awaited.other, until), _Trail):
+            return
+        with self._server(new).connection(until) as memcached:
+            item, token = memcached.gets(self._name(new))
+            if _read(item) == awaited:
+                exptime = _exptime(awaited.record.expires - self._clock())
+                memcached.put(self._name(new), _item(awaited.record), exptime, token)
 
     def _move(
         self,
@@ -312,44 +381,51 @@ class MemcachedStore:
         trail: Trail | None,
         until: float,
     ) -> None:
-        """Make the new key count, and put what is no session under the old one."""
+        """Make the new key count, and put what is no session under the old one. Each step has the
+        condition that what it changes is what the one before has left: so a late one does nothing.
+        """
         now = self._clock()
         old_name, new_name = self._name(old), self._name(new)
-        # What lasts longer than this call. One that is left over, nobody asks for.
-        reserved_for = math.ceil(self._deadline) + GRACE
-        kind, left_for = RESERVED, reserved_for
-        if trail is not None:
-            # Who follows a trail waits: not for long, if we die. memcached ticks in seconds.
-            kind, reserved_for = AWAITED, 2 * math.ceil(self._deadline) + 1
-            left_for = _exptime(trail.ttl)
-        reserve: Callable[..., bool]
+        # What lasts longer than this call.
+        soon_over = math.ceil(self._deadline) + GRACE
+        token = b""
         with self._connections(old, new, until) as (at_old, at_new):
-            reserve = at_new.add
             for _ in tries(until):
-                item, token = at_old.gets(old_name)
+                item, seen = at_old.gets(old_name)
                 try:
-                    fields, created, _, _, version, _ = _alive(_read(item), now)
+                    there = _alive(_read(item), now)
                 except SessionGone:
-                    if reserve != at_new.add:
-                        at_new.delete(new_name)
+                    if token:
+                        at_new.delete_if(new_name, token)
                     raise
+                fields, created, _, _, version, _ = there
                 began = now if anew else created
                 moved = new_record((merge(fields, delta), began, now, now + ttl, version + 1, seal))
-                # With its data: if that is too large, or the server down, the old one lives on.
-                if not reserve(new_name, _item(moved, kind), reserved_for):
-                    raise KeyTaken
                 if trail is None:
-                    left = _item(moved._replace(fields={}), RESERVED)
+                    reserved, lies = _item(moved, RESERVED), soon_over
+                    left, left_for = _item(there, BURIED, new), _exptime(there.expires - now)
                 else:
+                    reserved, lies = _item(moved, AWAITED, old), _exptime(ttl)
                     ends = now + trail.ttl
                     left = _item(new_record(({}, now, now, ends, 0, trail.ticket)), TRAIL)
-                if at_old.cas(old_name, left, token, left_for):
+                    left_for = _exptime(trail.ttl)
+                # With its data: if that is too large, or the server down, the old one lives on.
+                token = at_new.put(new_name, reserved, lies, token)
+                if not token:
+                    raise KeyTaken
+                place = at_old.put(old_name, left, left_for, seen)
+                if place:
                     break
-                reserve = at_new.replace
             else:
                 raise StoreTimeout(_BUSY)
-            if not at_new.replace(new_name, _item(moved), _exptime(ttl)):
+            token = at_new.put(new_name, _item(moved), _exptime(ttl), token)
+            if not token:
                 raise SessionGone("the session was evicted, or destroyed while it moved")
+            if trail is None:
+                done = new_record(({}, now, now, now, 0, new.encode()))
+                if not at_old.put(old_name, _item(done, DONE), soon_over, place):
+                    at_new.delete_if(new_name, token)
+                    raise SessionGone("the session was destroyed while it moved")
 
     def _delete(self, key: str, until: float) -> bool:
         """Return whether there was anything."""
@@ -395,8 +471,9 @@ class _Loaded(NamedTuple):
 # -- items ---------------------------------------------------------------------------------------
 
 
-def _item(record: Record, kind: int = RECORD) -> bytes:
+def _item(record: Record, kind: int = RECORD, other: str = "") -> bytes:
     fields, created, accessed, expires, version, seal = record
+    seal = other.encode() + seal
     head = HEAD.pack(kind, created, accessed, expires, version, len(seal))
     return b"".join((head, seal, pack(fields)))
 
@@ -406,11 +483,16 @@ class _Trail(NamedTuple):
     expires: float
 
 
-class _NotYet(enum.Enum):
-    COUNTS = "there is a record, and it is about to count"
+class _OnItsWay(NamedTuple):
+    """A rotation is about to end: the record does not count any more, or not yet."""
+
+    kind: int
+    record: Record
+    #: The key at the other end.
+    other: str
 
 
-_Found = Record | Missing | _Trail | _NotYet
+_Found = Record | Missing | _Trail | _OnItsWay
 
 
 def _read(item: bytes | None) -> _Found:
@@ -420,22 +502,20 @@ def _read(item: bytes | None) -> _Found:
     try:
         kind, created, accessed, expires, version, seal_size = HEAD.unpack_from(item)
         fields_at = HEAD.size + seal_size
-        if kind != RECORD:
-            return _read_other(kind, item[HEAD.size : fields_at], expires)
-        if math.isnan(expires):
+        seal = item[HEAD.size : fields_at]
+        if kind == RESERVED:
+            return Missing.UNKNOWN
+        if kind in (TRAIL, DONE):
+            return _Trail(seal, expires if kind == TRAIL else -math.inf)
+        if kind not in (RECORD, AWAITED, BURIED) or math.isnan(expires):
             return Missing.CORRUPTED
         fields = unpack(item[fields_at:])
+        if kind == RECORD:
+            return new_record((fields, created, accessed, expires, version, seal))
+        record = new_record((fields, created, accessed, expires, version, seal[NAME:]))
+        return _OnItsWay(kind, record, seal[:NAME].decode())
     except (struct.error, ValueError):
         return Missing.CORRUPTED
-    return new_record((fields, created, accessed, expires, version, item[HEAD.size : fields_at]))
-
-
-def _read_other(kind: int, ticket: bytes, expires: float) -> _Found:
-    if kind == RESERVED:
-        return Missing.UNKNOWN
-    if kind == AWAITED:
-        return _NotYet.COUNTS
-    return _Trail(ticket, expires) if kind == TRAIL else Missing.CORRUPTED
 
 
 def _answer(found: _Found, now: float) -> Record | Missing | Moved:

@@ -67,10 +67,13 @@ class Connection:
         line = b"add %b 0 %d %d\r\n%b\r\n" % (name, exptime, len(item), item)
         return self._done(line, b"STORED\r\n", b"NOT_STORED\r\n")
 
-    def replace(self, name: bytes, item: bytes, exptime: int) -> bool:
-        """Store the item, if there is one."""
-        line = b"replace %b 0 %d %d\r\n%b\r\n" % (name, exptime, len(item), item)
-        return self._done(line, b"STORED\r\n", b"NOT_STORED\r\n")
+    def put(self, name: bytes, item: bytes, exptime: int, token: bytes = b"") -> bytes:
+        """As `cas` with a token, as `add` without; return the token of the item for a later `cas`,
+        or an empty one if it was not stored."""
+        mode = b"C%b" % token if token else b"ME"
+        line = b"ms %b %d T%d %b c\r\n%b\r\n" % (name, len(item), exptime, mode, item)
+        stored: bytes = self._command(self._put, line)
+        return stored
 
     def delete(self, name: bytes) -> bool:
         """Return whether there was an item."""
@@ -110,6 +113,19 @@ class Connection:
             return True
         if answer in no:
             return False
+        raise _UnexpectedAnswer(answer)
+
+    def _put(self, line: bytes) -> bytes:
+        self.sock.sendall(line)
+        answer = self.sock.recv(PIECE)
+        while b"\r\n" not in answer:
+            answer = self._longer(answer)
+        line, _, rest = answer.partition(b"\r\n")
+        word, _, token = line.partition(b" c")
+        if not rest and word == b"HD" and token.isdigit():
+            return token
+        if not rest and word in (b"NS", b"EX", b"NF"):
+            return b""
         raise _UnexpectedAnswer(answer)
 
     def _gets(self, name: bytes) -> tuple[bytes | None, bytes]:

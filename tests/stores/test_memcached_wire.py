@@ -33,11 +33,17 @@ COMMANDS = {
         b"STORED\r\n",
         [b"NOT_STORED\r\n"],
     ),
-    "replace": (
-        lambda connection, name=b"k": connection.replace(name, b"item", 60),
-        b"replace k 0 60 4\r\nitem\r\n",
-        b"STORED\r\n",
-        [b"NOT_STORED\r\n"],
+    "put, instead of what is there": (
+        lambda connection, name=b"k": connection.put(name, b"item", 60, b"17") == b"18",
+        b"ms k 4 T60 C17 c\r\nitem\r\n",
+        b"HD c18\r\n",
+        [b"EX c0\r\n", b"NF c0\r\n", b"EX\r\n"],
+    ),
+    "put, where nothing is": (
+        lambda connection, name=b"k": connection.put(name, b"item", 60) == b"18",
+        b"ms k 4 T60 ME c\r\nitem\r\n",
+        b"HD c18\r\n",
+        [b"NS c0\r\n", b"NS\r\n"],
     ),
     "delete": (
         lambda connection, name=b"k": connection.delete(name),
@@ -245,7 +251,7 @@ def test_a_key_that_the_server_refuses_is_an_error(connected, command, name):
 def test_a_real_server_says_yes_and_no(connected):
     name = b"x" * 250
     assert connected.gets(name) == (None, b"")
-    assert not connected.replace(name, b"0", 60)
+    assert not connected.put(name, b"0", 60, b"1")
     assert not connected.cas(name, b"0", b"1", 60)
     assert not connected.delete(name)
     assert not connected.delete_if(name, b"1")
@@ -253,11 +259,13 @@ def test_a_real_server_says_yes_and_no(connected):
     assert not connected.add(name, b"2", 60)
     item, first = connected.gets(name)
     assert item == b"\r\n" * 3
-    assert connected.replace(name, b"", 60)
+    assert not connected.put(name, b"2", 60)
+    token = connected.put(name, b"", 60, first)
+    assert not connected.put(name, b"3", 60, first)
     assert not connected.cas(name, b"3", first, 60)
     assert not connected.delete_if(name, first)
     item, second = connected.gets(name)
-    assert item == b""
+    assert (item, second) == (b"", token)
     assert connected.cas(name, b"x" * 100_000, second, 60)
     item, third = connected.gets(name)
     assert item == b"x" * 100_000
