@@ -144,7 +144,9 @@ def contents(backend: Backend, key: str) -> Contents | None:
         why = _OF_OTHERS
     elif outcome is not None:
         why = _NO_FACTS
-    one = Listed(name, found.created, found.accessed, found.expires, unreadable=why)
+    # It lies longer than it may be opened; how much is for the session itself to say.
+    ends = max(found.accessed, found.expires - backend.request_limit)
+    one = Listed(name, found.created, found.accessed, ends, unreadable=why)
     facts, life = session._facts, session._life
     if why is None:
         one = one._replace(expires=session._ends())

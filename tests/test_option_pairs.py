@@ -107,6 +107,7 @@ VALUES = {
     "lifetime": [(1e-6, {}), (43200, {}), (None, {}), ("1e9", {})],
     "rotate_every": [(1e-6, {"rotation_grace": 1e-6}), (600, {}), (None, {})],
     "rotation_grace": [(1e-3, {}), (1e9, {"rotate_every": 1e9})],
+    "request_limit": [(1e-3, {}), (3600, {}), ("1e9", {})],
     "auto": [(True, {}), (False, {})],
     "secret": [(SECRET, {}), ([SECRET, OLD_SECRET], {}), (None, {})],
     "encrypt_key": [(OLD_SECRET, {"secret": SECRET}), (None, {})],

@@ -294,9 +294,11 @@ class ByOwner(Protocol):
         ...
 
 
-def is_same(there: Record, seen: Record) -> bool:
-    """Whether a record has been neither saved nor followed by another since it was *seen*."""
-    return there.version == seen.version and there.seal == seen.seal
+def is_same(there: Record | Missing, seen: Record | Missing) -> bool:
+    """Whether what was *seen* has been neither saved nor followed by another since."""
+    if isinstance(there, Record) and isinstance(seen, Record):
+        return there.version == seen.version and there.seal == seen.seal
+    return there is seen
 
 
 def merge(fields: Mapping[str, bytes], delta: Delta) -> dict[str, bytes]:

@@ -192,7 +192,7 @@ class MemoryStore:
 
     def _version_after(self, key: str, seen: Record | Missing) -> int:
         there = self._records.get(key)
-        if there is None or not isinstance(seen, Record) or not is_same(there, seen):
+        if there is None or not is_same(there, seen):
             raise VersionChanged
         return there.version + 1
 
