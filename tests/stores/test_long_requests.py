@@ -1,12 +1,22 @@
 """What a request may rely on while it runs, on every place: nothing that was acknowledged is lost,
 and nothing that has ended comes back."""
 
+import threading
+
 import pytest
 from helpers import serve
+from lengths import ROUNDS
 from stores.places import places
 from webob import Request
 
-from nocookie import Session, SessionGone, SessionMiddleware, StoreError, session
+from nocookie import (
+    Session,
+    SessionConflict,
+    SessionGone,
+    SessionMiddleware,
+    StoreError,
+    session,
+)
 from nocookie.owners import sessions_of
 from nocookie.stores.base import ByOwner, Missing
 
@@ -552,3 +562,49 @@ def test_three_requests_at_once_begin_one_gateway_session_after_another_ended(ga
     else:
         assert dict(gateway.hand("42")) == {"b": 2, "c": 3}
     assert gateway.backend.store.load("0" * 64) is Missing.UNKNOWN
+
+
+@places("local")
+def test_by_chance_no_acknowledged_save_is_lost_beside_logins_of_a_gateway(place):
+    """Two threads, as long as `NOCOOKIE_ROUNDS` says: `make soak` has the long version."""
+    options = {**place.options, "strict": False, "id_key": "k", "secret": "s" * 32}
+    acknowledged, refused = {}, []
+    done = threading.Event()
+
+    def begin():
+        mine = Session({}, "42", **options)
+        mine["begun"] = 1
+        mine.save()
+
+    def save():
+        for number in range(ROUNDS):
+            mine = Session({}, "42", **options)
+            name = str(number % 50)
+            mine[name] = number
+            try:
+                mine.save()
+            except SessionGone:
+                refused.append(number)
+            else:
+                acknowledged[name] = number
+
+    def log_in():
+        while not done.is_set():
+            mine = Session({}, "42", **options)
+            mine.login("ada")
+            try:
+                mine.save()
+            except SessionConflict:
+                pass
+
+    begin()
+    logins = threading.Thread(target=log_in)
+    logins.start()
+    try:
+        save()
+    finally:
+        done.set()
+        logins.join()
+    there = dict(Session({}, "42", **options))
+    assert {name: there[name] for name in acknowledged} == acknowledged
+    assert len(acknowledged) > 10
