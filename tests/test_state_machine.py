@@ -116,6 +116,9 @@ class TwoSessions(RuleBasedStateMachine):
             type=self.store,
             clock=self.clock,
             timeout=TIMEOUT,
+            # Handles here live as long as the model: what comes within the limit is in
+            # stores/test_long_requests.py.
+            request_limit=1e-9,
             lifetime=None,
             **self.options,
         )
