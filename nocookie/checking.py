@@ -327,7 +327,8 @@ BEAKER: Final[Mapping[str, str]] = {
     "type": "dbm is one SQLite database now, as file is. The ext: names mean the stores here; "
     "ext:google and ext:mongodb have no successor.",
     "url": "A cluster is redis+cluster://, and several memcached servers have ; between them.",
-    "table_name": "The table is another one: make it with create_table = true.",
+    "table_name": "That table has other columns. With type = ext:database, ours is nocookie_ and "
+    "this name, and is made; else make it with create_table = true.",
     "data_dir": "There was a file for each session. Here it is one database, in the folder "
     "sessions.",
     "timeout": "Not written, it was for ever. Files and rows were left where they were.",
