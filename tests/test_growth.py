@@ -567,6 +567,9 @@ def reports_of(text):
 #: How each pattern is run, and on what.
 PATTERNS = {
     "nocookie.beaker_ids:_matches": (use("fullmatch"), LETTERS),
+    "nocookie.beaker_ids:_is_md5": (use("fullmatch"), LETTERS),
+    "nocookie.commands.check:_OBJECT": (use("fullmatch"), [*LETTERS, ("", "a.", ":a")]),
+    "nocookie.options:_TIMEDELTA": (use("fullmatch"), [*LETTERS, ("", "9", " days, 0:00:00")]),
     "nocookie.carriers:Query.__init__._is_escaped": (
         by(preparing(Query())),
         [*WORDS, ("", "amp;", ""), ("&", "amp;", "sid"), ("", "&amp;", "sid=1")],
