@@ -948,6 +948,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
     def _saves_by_itself(self) -> bool:
         """Whether what was changed is saved though nobody called `save()`."""
         return self._backend.auto and not (self._speculative and self._key is None)
+
     def _is_touch_due(self) -> bool:
         return self._touch_due or self._renew_at < self._backend.clock()
 
