@@ -191,7 +191,7 @@ class SessionManager:
         presented: Presented = ()
         if self._requires_https and self.is_insecure(environ):
             return presented, "insecure"
-        reason = "absent"
+        reason, is_one = "absent", True
         for carrier, read in self._readers:
             try:
                 text = read(environ)
@@ -205,6 +205,7 @@ class SessionManager:
                 why = error.reason
             except AmbiguousId as error:
                 several, why = self._possible(error.ids, carrier)
+                is_one = False
                 if several:
                     known = presented[0][1] if presented else None
                     presented += tuple(one for one in several if one[1] != known)
@@ -216,7 +217,7 @@ class SessionManager:
                 continue
             if reason == "absent":
                 reason = why
-        if len(presented) > 1:
+        if len(presented) > 1 or not is_one:
             self.emit("conflict", "one request, several ids")
         return presented, reason
 
