@@ -161,7 +161,7 @@ CARRIERS = {
 #: What `nocookie.carriers` has beside carriers.
 NO_CARRIERS = {
     *("SCHEMES", "AmbiguousId", "BodyFilter", "Carrier", "RawCarrier", "Reply", "UrlCarrier"),
-    "carriers_from",
+    *("USUAL", "carriers_from"),
 }
 
 
