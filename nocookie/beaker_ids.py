@@ -23,10 +23,17 @@ from typing import Final
 
 from nocookie.ids import IdScheme, NotAnId
 
-__all__ = ["BeakerIds", "is_beaker_id", "is_older_id", "mark_key", "store_key", "unsigned"]
+__all__ = [
+    *("BeakerIds", "is_beaker_id", "is_older_id", "is_store_key", "mark_key", "mark_of"),
+    *("store_key", "unsigned"),
+]
 
 #: RFC 9562, section 5.4: the version is 4, the variant is one of four digits.
 _UUID4: Final = r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}"
+
+#: Hexadecimal digits of a key by which it is known for one of the import's: a later run finds what
+#: an earlier one has put there, and reads no other record for that.
+CHECK_LENGTH: Final = 16
 
 _matches: Final = re.compile(_UUID4, re.ASCII).fullmatch
 _is_md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII).fullmatch
@@ -45,12 +52,26 @@ def is_older_id(text: str) -> bool:
 
 def store_key(id: str) -> str:
     """Return where the import puts the session with this id of Beaker's."""
-    return _digest(id, b"Beaker id")
+    return _checked(_digest(id, b"Beaker id")[:-CHECK_LENGTH])
+
+
+def is_store_key(key: str) -> bool:
+    """Whether `store_key` made this key. That of another session looks so once in 2**64."""
+    return key == _checked(key[:-CHECK_LENGTH])
 
 
 def mark_key(id: str) -> str:
     """Return where it is marked that a client came with this id."""
-    return _digest(id, b"Beaker id used")
+    return mark_of(store_key(id))
+
+
+def mark_of(key: str) -> str:
+    """Return the same for a session that the import put under this key."""
+    return _digest(key, b"Beaker id used")
+
+
+def _checked(beginning: str) -> str:
+    return beginning + _digest(beginning, b"Beaker id key")[:CHECK_LENGTH]
 
 
 def _digest(id: str, purpose: bytes) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import unquote
 
+from nocookie.beaker_bounds import Unreadable, inflated, too_large
 from nocookie.errors import StoreError
 from nocookie.stores.memcached_servers import addresses
 from nocookie.stores.memcached_wire import store_error
@@ -31,13 +32,19 @@ ENDING: Final = "_session"
 
 
 class BeakerMemcached:
-    """The servers in *url*. What is pickled is opened by *opened*. Every wait ends after *deadline*
-    seconds. Raises `ConfigError` and `StoreError`."""
+    """The servers in *url*. What is pickled is opened by *opened*. No more than *most* bytes of a
+    session are read. Every wait ends after *deadline* seconds. Raises `ConfigError`, `StoreError`
+    and `Unreadable`."""
 
-    def __init__(self, url: str, deadline: float, opened: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, url: str, deadline: float, opened: Callable[[bytes], Any], most: int
+    ) -> None:
+        there = addresses(url)
+        self.place = f"memcached {sorted(map(str, there))}"
         self._deadline = deadline
         self._opened = opened
-        self._servers = [_Server(address, deadline) for address in addresses(url)]
+        self._most = most
+        self._servers = [_Server(address, deadline, most) for address in there]
         #: By id.
         self._at: dict[str, _Server] = {}
 
@@ -59,9 +66,9 @@ class BeakerMemcached:
     def _kept(self, flags: int, data: bytes) -> Any:
         if flags & COMPRESSED:
             try:
-                data = zlib.decompress(data)
-            except zlib.error:
-                data = b"(cut short)"  # no session says that, so it will be called unreadable
+                data = inflated(data, self._most)
+            except (ValueError, zlib.error):
+                raise Unreadable("what is compressed of it is cut short or broken") from None
         return self._opened(data) if flags & PICKLED else data.decode("utf-8", "replace")
 
     def close(self) -> None:
@@ -70,9 +77,10 @@ class BeakerMemcached:
 
 
 class _Server:
-    def __init__(self, address: Address, deadline: float) -> None:
+    def __init__(self, address: Address, deadline: float, most: int) -> None:
         self._address = address
         self._deadline = deadline
+        self._most = most
         self._socket: TimedSocket | None = None
         self._buffer = b""
 
@@ -88,7 +96,7 @@ class _Server:
             yield unquote(word.removeprefix(b"key=").decode("ascii", "replace"))
 
     def item(self, name: str) -> tuple[int, bytes] | None:
-        """Return the flags and the data under *name*."""
+        """Return the flags and the data under *name*. Raises `Unreadable` if they are too long."""
         if not name.isascii() or not name.isprintable() or " " in name:
             return None
         self._send(f"get {name}\r\n".encode())
@@ -98,6 +106,9 @@ class _Server:
         words = line.split(b" ")
         if len(words) != 4 or words[0] != b"VALUE" or not all(map(bytes.isdigit, words[2:])):
             raise StoreError("memcached failed: what came is no answer to what was asked")
+        if int(words[3]) > self._most:
+            self.close()  # rather than receive it
+            raise too_large(self._most)
         data = self._exactly(int(words[3]))
         if self._line() != b"" or self._line() != b"END":
             raise StoreError("memcached failed: what came is no answer to what was asked")

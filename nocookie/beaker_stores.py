@@ -17,28 +17,42 @@ itself in the outer pickle, whatever the serializer. Where only texts, numbers, 
 in it, the same unpickler reads it; objects take a real one.
 
 Python 2 had texts that are bytes, and pickles do not say in which encoding.
+
+What is read has a limit (`nocookie.beaker_bounds`), and only regular files are read.
 """
 
 from __future__ import annotations
 
 import binascii
 import dbm
+import errno
 import hashlib
 import io
 import json
+import os
 import pickle
+import stat
 import time
-import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from nocookie.beaker_bounds import (
+    LARGER,
+    MOST,
+    Unreadable,
+    bounded,
+    check_extent,
+    check_steps,
+    inflated,
+    too_large,
+)
 from nocookie.beaker_memcached import BeakerMemcached
 from nocookie.beaker_options import cluster
 from nocookie.errors import ConfigError, StoreError
 
-__all__ = ["BeakerStore", "Unreadable", "decoder", "open_beaker", "options_of"]
+__all__ = ["BeakerStore", "Kept", "decoder", "open_beaker", "options_of"]
 
 #: The prefixes under which Beaker's middleware looks; where both have an option, its last counts.
 BEAKER_PREFIXES: Final = ("beaker.session.", "session.")
@@ -46,9 +60,8 @@ BEAKER_PREFIXES: Final = ("beaker.session.", "session.")
 #: How many keys one step of a listing of Redis looks at.
 BATCH: Final = 500
 
-
-class Unreadable(Exception):
-    """A record that is no session of Beaker's, or not with these options."""
+#: How long the ids of Beaker's are. Of a longer name no more is kept than shows that.
+ID_LENGTH: Final = 32
 
 
 #: What is in an outer pickle: a text; of Beaker before 1.12, the session itself.
@@ -57,6 +70,9 @@ Kept = str | dict[Any, Any]
 
 class BeakerStore(Protocol):
     """A store of Beaker's. Raises `StoreError` and `Unreadable`."""
+
+    #: Tells it from other stores of Beaker's: where it is, without a password.
+    place: str
 
     def ids(self) -> list[str]:
         """Return the names of all that lies there, sessions and others."""
@@ -96,11 +112,12 @@ def open_beaker(
     deadline: float,
     trust_pickles: bool = False,
     encoding: str = "ascii",
+    most: int = MOST,
 ) -> BeakerStore:
     """Return the store that *options* of Beaker's name, to be read: with *trust_pickles* also the
-    objects that Beaker before 1.12 kept around, and texts of Python 2 in *encoding*. Raises
-    `ConfigError`."""
-    around = _Around(trust_pickles, encoding)
+    objects that Beaker before 1.12 kept around, and texts of Python 2 in *encoding*; no session of
+    more than *most* bytes. Raises `ConfigError`."""
+    around = _Around(trust_pickles, encoding, most)
     type = options.get("type") or ("file" if options.get("data_dir") else "memory")
     if type in _OUT_OF_REACH:
         raise ConfigError(f"Beaker's sessions of type {type}: {_OUT_OF_REACH[type]}")
@@ -124,7 +141,7 @@ def open_beaker(
     if type == "ext:memcached":
         if not options.get("url"):
             raise ConfigError("Beaker's sessions of type ext:memcached need the url of the servers")
-        return BeakerMemcached(options["url"], deadline, around.kept)
+        return BeakerMemcached(options["url"], deadline, around.kept, most)
     known = "file, dbm, ext:database, ext:sqla, ext:redis, ext:rediscluster, ext:memcached"
     raise ConfigError(f"Beaker has no type {type!r}; these can be read: {known}")
 
@@ -146,19 +163,27 @@ def _folder(options: Mapping[str, str], own: str, below: str) -> Path:
 
 class _Files:
     def __init__(self, folder: Path, around: _Around) -> None:
+        self.place = f"file {folder.resolve()}"
         self._folder = folder
         self._around = around
 
     def ids(self) -> list[str]:
-        return sorted(path.stem for path in self._folder.glob("*/*/*.cache"))
+        names = _names(self._folder)
+        return sorted(name.removesuffix(".cache") for name in names if name.endswith(".cache"))
 
     def read(self, id: str) -> Kept | None:
+        path = _nested(self._folder, id, ".cache")
+        if not _is_there(path, self._around.most):
+            return None
+        # Neither a link nor what waits for somebody to write, should it have become one.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
-            data = _nested(self._folder, id, ".cache").read_bytes()
+            with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
+                data = file.read(self._around.most + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"Beaker's files cannot be read: {error.strerror}") from error
+            raise _failed(error) from error
         return self._around.session_in(data)
 
     def close(self) -> None:
@@ -170,24 +195,28 @@ class _Dbms:
     _ENDINGS: Final = ("", ".db", ".dat", ".dir", ".bak", ".pag")
 
     def __init__(self, folder: Path, around: _Around) -> None:
+        self.place = f"dbm {folder.resolve()}"
         self._folder = folder
         self._around = around
 
     def ids(self) -> list[str]:
-        names = (path.name.partition(".dbm") for path in self._folder.glob("*/*/*.dbm*"))
-        return sorted({name for name, _, ending in names if ending in self._ENDINGS})
+        names = (name.partition(".dbm") for name in _names(self._folder))
+        return sorted({name for name, dot, ending in names if dot and ending in self._ENDINGS})
 
     def read(self, id: str) -> Kept | None:
-        path = str(_nested(self._folder, id, ".dbm"))
+        path = _nested(self._folder, id, ".dbm")
+        for ending in self._ENDINGS:
+            # Some kinds take room before they need it.
+            _is_there(path.with_name(path.name + ending), LARGER * self._around.most)
         try:
-            with dbm.open(path, "r") as there:
+            with dbm.open(str(path), "r") as there:
                 data = there.get(b"session")
         except FileNotFoundError:
             return None
         except dbm.error as error:
             # Among them: its kind of dbm is not in this Python.
             raise Unreadable(f"its file cannot be opened by dbm: {error}") from error
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # a file that lies about lengths raises nearly anything
             raise Unreadable(f"its file is broken: {type(error).__name__}") from error
         return None if data is None else self._around.kept(data)
 
@@ -197,6 +226,49 @@ class _Dbms:
 
 def _nested(folder: Path, id: str, ending: str) -> Path:
     return folder / id[:1] / id[:2] / (id + ending)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Yield the names of what is two folders deep. Raises `StoreError` for a folder that cannot be
+    read: nothing must look ended that could not be seen."""
+    try:
+        for first in _folders(folder):
+            for second in _folders(first):
+                yield from os.listdir(second)
+    except OSError as error:
+        raise _failed(error) from error
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield Path(entry.path)
+
+
+def _is_there(path: Path, most: int) -> bool:
+    """Return whether there is a regular file at *path*. Raises `Unreadable` for anything else, for
+    what is behind a link, and for more than *most* bytes; `StoreError`."""
+    try:
+        there = path.lstat()
+        links = [path.parent, path.parent.parent]
+        if stat.S_ISLNK(there.st_mode) or any(folder.is_symlink() for folder in links):
+            raise Unreadable("its file is a link, or behind one: links are not followed")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _failed(error) from error
+    if not stat.S_ISREG(there.st_mode):
+        raise Unreadable("it is no file, but a folder, a pipe or a device")
+    if there.st_size > most:
+        raise Unreadable(f"its file has {there.st_size:,} bytes, and {most:,} are read")
+    return True
+
+
+def _failed(error: OSError) -> StoreError | Unreadable:
+    if error.errno in (errno.ELOOP, errno.ENXIO):  # it has become a link, or a socket
+        return Unreadable("it is no file")
+    return StoreError(f"Beaker's files cannot be read: {error.strerror}")
 
 
 class _Table:
@@ -225,6 +297,10 @@ class _Table:
         except (sqlalchemy.exc.ArgumentError, TypeError, ValueError):
             # The text may quote the password.
             raise ConfigError("url is not one that SQLAlchemy knows") from None
+        database = where.database if file is None else str(Path(file).absolute())
+        table = f"{schema_name or ''}.{table_name}"
+        kind = where.get_backend_name()
+        self.place = f"{kind} {where.host}:{where.port}/{database} {table}"
         self._sql: Any = sqlalchemy
         self._table: Any = sqlalchemy.Table(
             table_name,
@@ -235,14 +311,21 @@ class _Table:
         )
 
     def ids(self) -> list[str]:
-        table = self._table.c
-        rows = self._ask(self._sql.select(table.namespace).order_by(table.namespace))
-        return [namespace for (namespace,) in rows]
+        name = self._sql.func.substr(self._table.c.namespace, 1, ID_LENGTH + 1)
+        return [namespace for (namespace,) in self._ask(self._sql.select(name).order_by(name))]
 
     def read(self, id: str) -> Kept | None:
-        table = self._table.c
-        rows = self._ask(self._sql.select(table.data).where(table.namespace == id))
-        return self._around.session_in(rows[0][0]) if rows else None
+        sql, table, most = self._sql, self._table.c, self._around.most
+        size = sql.func.length(table.data)
+        # The database measures it, and sends none that is too large.
+        data = sql.case((size <= most, table.data), else_=None)
+        rows = self._ask(sql.select(size, data).where(table.namespace == id).limit(1))
+        if not rows:
+            return None
+        ((size, data),) = rows
+        if size is not None and size > most:
+            raise too_large(most)
+        return self._around.session_in(data)
 
     def _ask(self, statement: Any) -> list[Any]:
         try:
@@ -258,10 +341,16 @@ class _Table:
         self._engine.dispose()
 
 
+#: What is around an id in a key of Redis.
+_PREFIX, _SUFFIX = b"beaker_cache:", b":session"
+
+
 class _Redis:
     def __init__(self, url: str, deadline: float, around: _Around) -> None:
         from nocookie.stores.redis_wire import connect
 
+        scheme, _, rest = url.partition("://")
+        self.place = f"{scheme} {rest.rpartition('@')[2]}"
         self._wire = connect(url)
         self._deadline = deadline
         self._around = around
@@ -270,21 +359,27 @@ class _Redis:
         return sorted(set(self._listed()))
 
     def _listed(self) -> Iterator[str]:
-        pattern = (b"MATCH", b"beaker_cache:*:session", b"COUNT", b"%d" % BATCH)
+        pattern = (b"MATCH", _PREFIX + b"*" + _SUFFIX, b"COUNT", b"%d" % BATCH)
         for node in self._wire.primaries(self._until()):
             cursor = b"0"
             while True:
                 (reply,) = node.ask([(b"SCAN", cursor, *pattern)], self._until(), again=True)
                 cursor, keys = _replied(reply)
                 for key in keys:
-                    yield key.decode("utf-8", "replace").split(":", 1)[1].rpartition(":")[0]
+                    name = key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+                    yield name[: ID_LENGTH + 1].decode("utf-8", "replace")
                 if cursor == b"0":
                     break
 
     def read(self, id: str) -> Kept | None:
-        key = f"beaker_cache:{id}:session".encode()
-        data = _replied(self._wire.call(key, (b"GET", key), self._until(), again=True))
-        return None if data is None else self._around.kept(data)
+        key = _PREFIX + id.encode() + _SUFFIX
+        # One byte more than may be, of whatever there is; what is not there is empty.
+        part = (b"GETRANGE", key, b"0", b"%d" % self._around.most)
+        reply = self._wire.call(key, part, self._until(), again=True)
+        if isinstance(reply, Exception) and str(reply).startswith("WRONGTYPE"):
+            raise Unreadable("it is no session: there is no text under its key")
+        data = _replied(reply)
+        return self._around.kept(data) if data else None
 
     def _until(self) -> float:
         return time.monotonic() + self._deadline
@@ -314,24 +409,33 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _Around:
-    """Opens the pickles around sessions; with *trusted* those that hold objects, too."""
+    """Opens the pickles around sessions, none of more than *most* bytes; with *trusted* those that
+    hold objects, too."""
 
-    def __init__(self, trusted: bool, encoding: str) -> None:
+    def __init__(self, trusted: bool, encoding: str, most: int) -> None:
+        self.most = most
         self._trusted = trusted
         self._encoding = encoding
 
-    def kept(self, data: bytes) -> Kept:
+    def kept(self, data: Any) -> Kept:
         return _kept(self._opened(data))
 
-    def session_in(self, data: bytes) -> Kept | None:
+    def session_in(self, data: Any) -> Kept | None:
         there = self._opened(data)
         if not isinstance(there, dict):
             raise Unreadable("it is no session: there is no dict in it")
         return _kept(there["session"]) if "session" in there else None
 
-    def _opened(self, data: bytes) -> Any:
+    def _opened(self, data: Any) -> Any:
+        if not isinstance(data, bytes):
+            raise Unreadable("it is no session: there are no bytes in it")
         try:
-            return _PlainUnpickler(io.BytesIO(data), encoding=self._encoding).load()
+            check_steps(bounded(data, self.most), self.most)
+            there = _PlainUnpickler(io.BytesIO(data), encoding=self._encoding).load()
+            check_extent(there, self.most)
+            return there
+        except Unreadable:
+            raise
         except _HasObjects:
             if not self._trusted:
                 raise Unreadable(
@@ -365,12 +469,17 @@ def _kept(value: Any) -> Kept:
 
 
 def decoder(
-    options: Mapping[str, str], trust_pickles: bool = False, encoding: str = "ascii"
+    options: Mapping[str, str],
+    trust_pickles: bool = False,
+    encoding: str = "ascii",
+    most: int = MOST,
 ) -> Callable[[Kept], dict[Any, Any]]:
     """Return what makes a dict of what a store keeps of a session, by the serializer and keys in
     *options*. Texts of Python 2 are in *encoding*.
 
-    It raises `Unreadable`. With `data_serializer = pickle`, Beaker's default, it runs whatever the
+    It raises `Unreadable`, also for what unpacks to more than *most* bytes.
+
+    With `data_serializer = pickle`, Beaker's default, it runs whatever the
     text says: that takes *trust_pickles*. Raises `ConfigError`.
     """
     serializer = options.get("data_serializer") or "pickle"
@@ -395,9 +504,11 @@ def decoder(
             raise Unreadable(f"it is not Base64: {type(error).__name__}") from error
         try:
             if serializer == "json":
-                session = json.loads(zlib.decompress(data))
+                session = json.loads(inflated(data, most))
             else:
                 session = pickle.loads(data, encoding=encoding)  # noqa: S301 - the operator said so
+        except Unreadable:
+            raise
         except UnicodeDecodeError as error:
             raise _unreadable(error, encoding) from error
         except Exception as error:  # a class that is not here, a __setstate__ that raises

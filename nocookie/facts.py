@@ -37,6 +37,8 @@ class Facts(NamedTuple):
     agent: str | None = None
     #: When the id was last changed by itself, in seconds since the epoch.
     rotated: float | None = None
+    #: Where `nocookie import` has it from, as a digest; until its client comes.
+    imported: str | None = None
 
     def written(self) -> dict[str, Any]:
         return {name: value for name, value in self._asdict().items() if value is not None}
@@ -45,7 +47,7 @@ class Facts(NamedTuple):
     def read(cls, value: Any) -> Facts:
         """Raises TypeError or ValueError for what `written` did not return."""
         facts = cls(**value)
-        texts = facts.owner, facts.carrier, facts.client, facts.agent
+        texts = facts.owner, facts.carrier, facts.client, facts.agent, facts.imported
         if not all(text is None or type(text) is str for text in texts):
             raise ValueError("a fact is no text")
         return facts._replace(rotated=_moment(facts.rotated))

@@ -8,7 +8,13 @@ The import may be interrupted, and run again:
 * What a client has come with since is marked, and left alone: it is ours now, moved or ended.
 * What nobody has come with is overwritten if Beaker was used with it later than what is here. So a
   first run beside a Beaker that still serves, and a second one after it has stopped, lose nothing.
+* What nobody has come with, and Beaker has ended or emptied since, is ended here too: else a logout
+  between two runs would be undone.
 * All else is there already.
+
+What an earlier run has put here is known by its key (`nocookie.beaker_ids`), and whether it came
+from this store of Beaker's by one of its facts. So a run against another store, or against one that
+was emptied, ends nothing.
 
 A session is taken over as a whole or not at all: one with a value that cannot be stored stays where
 it is, and is reported, unless what cannot be stored is to be left out.
@@ -16,16 +22,19 @@ it is, and is reported, unless what cannot be stored is to be left out.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from nocookie.backend import Backend
-from nocookie.beaker_ids import is_beaker_id, is_older_id, mark_key, store_key
-from nocookie.beaker_stores import BeakerStore, Kept, Unreadable
+from nocookie.beaker_bounds import Unreadable
+from nocookie.beaker_ids import is_beaker_id, is_older_id, is_store_key, mark_of, store_key
+from nocookie.beaker_stores import BeakerStore, Kept
+from nocookie.codecs import Undecodable
 from nocookie.errors import ConfigError, SessionGone, ValueRefused
-from nocookie.facts import Facts
+from nocookie.facts import FACTS, Facts
 from nocookie.ids import FINGERPRINT_LENGTH
 from nocookie.sealing import BadSeal
 from nocookie.sessions import Session, fields_of, size_of
@@ -33,6 +42,7 @@ from nocookie.stores import store_class
 from nocookie.stores.base import (
     Delta,
     KeyTaken,
+    Listable,
     Missing,
     Record,
     VersionChanged,
@@ -45,8 +55,16 @@ __all__ = ["Importer", "Outcome"]
 _CREATED, _ACCESSED = "_creation_time", "_accessed_time"
 _COOKIE: Final = ("_domain", "_path")
 
+#: What Beaker itself has ended.
+_ENDED: Final = ("other", "empty", "expired")
+
 #: Times are stored as they are, or in a database's number: nearer than this is the same.
 SAME: Final = 0.001
+
+#: Bytes that tell one store of Beaker's from another.
+PLACE_SIZE: Final = 8
+#: Seconds that a session which is being ended is still there for, empty.
+_EMPTY_FOR: Final = 1.0
 
 
 class Outcome(NamedTuple):
@@ -55,7 +73,9 @@ class Outcome(NamedTuple):
     #: `imported`, `there` (already), `taken` (a client came with it already), `expired` (in
     #: Beaker), `unused` (beyond timeout), `old` (beyond lifetime), `empty`, `other` (no session
     #: under an id of Beaker's), `older` (under an id that can be guessed, as Beaker before 1.6 made
-    #: them), `refused` (values cannot be stored), `unreadable`.
+    #: them), `refused` (values cannot be stored), `unreadable`; of what an earlier run imported and
+    #: Beaker has no more: `ended`, `elsewhere` (from another store of Beaker's), `left` (Beaker's
+    #: store is empty).
     kind: str
     #: How the session is named in listings.
     fingerprint: str = ""
@@ -113,6 +133,8 @@ class Importer:
             raise ConfigError(
                 "the store that takes over is the memory of a process: this one's would end with it"
             )
+        #: What the facts of an imported session say of where it is from.
+        self._place = hashlib.blake2b(source.place.encode(), digest_size=PLACE_SIZE).hexdigest()
         self._timeout = math.inf if timeout is None else timeout
         self._from_last_use = from_last_use
         self._partly = partly
@@ -141,21 +163,74 @@ class Importer:
         except Unreadable:
             return True
 
+    @property
+    def finds_ended(self) -> bool:
+        """Whether `ended` can find anything: the store has to list what it holds for that."""
+        return isinstance(self.backend.store, Listable)
+
+    def ended(self, ids: list[str]) -> Iterator[Outcome]:
+        """End what an earlier run imported from this source and is not among *ids*, all that Beaker
+        has now, unless its client came. Yield what became of each, and nothing where the store
+        cannot list what it holds. Raises `StoreError`; another run goes on."""
+        store = self.backend.store
+        if not isinstance(store, Listable):
+            return
+        there = {store_key(id) for id in ids if is_beaker_id(id)}
+        keys = store.keys()
+        for key in keys:
+            if is_store_key(key) and key not in there:
+                # A store that is empty is more often a wrong or a cleared one.
+                kind = self._end(key, is_listed=False, only_look=not ids)
+                if kind:
+                    yield Outcome(
+                        "left" if kind == "ended" and not ids else kind, key[:FINGERPRINT_LENGTH]
+                    )
+
+    def _end(self, key: str, is_listed: bool, only_look: bool = False) -> str:
+        """End what was imported under *key*, if its client has not come; return what became of it,
+        nothing if it is not there."""
+        store = self.backend.store
+        found = store.load(key)
+        if not isinstance(found, Record):
+            return ""
+        if isinstance(store.load(mark_of(key)), Record):
+            return "taken"
+        if not is_listed and self._origin(key, found) != self._place:
+            return "elsewhere"
+        if not (self._dry_run or only_look):
+            try:
+                # Its client may come in this moment. Then it moves what is empty.
+                store.save(key, Delta(cleared=True), _EMPTY_FOR, found.version)
+            except (VersionChanged, SessionGone):
+                return "taken"
+            store.destroy(key)
+        return "ended"
+
+    def _origin(self, key: str, found: Record) -> str | None:
+        """Return what the record says of where it was imported from; None if that is not to be
+        read."""
+        sealer = self.backend.sealer
+        try:
+            data = found.fields[FACTS]
+            if sealer is not None:
+                data = sealer.open(sealer.open_record(key, found.seal), FACTS, data)
+            return Facts.read(self.backend.codec.loads(data)).imported
+        except (BadSeal, Undecodable, KeyError, TypeError, ValueError):
+            return None
+
     def _import(self, id: str) -> tuple[str, ...]:
         """Return a kind of outcome, and sentences for it."""
         text = self._source.read(id)
-        if text is None:
-            return ("other",)
-        values = self._read(text)
-        if not values.data:
-            return ("empty",)
-        dead = self._is_over(values)
-        if dead:
-            return (dead,)
-        store = self.backend.store
-        if isinstance(store.load(mark_key(id)), Record):
-            return ("taken",)
         key = store_key(id)
+        # Beaker leaves the place of what it has ended, with nothing in it.
+        values = None if text is None else self._read(text)
+        over = "other" if values is None else self._is_over(values)
+        if values is None or over:
+            is_ended = over in _ENDED and self._end(key, is_listed=True) == "ended"
+            return ("ended" if is_ended else over,)
+        store = self.backend.store
+        if isinstance(store.load(mark_of(key)), Record):
+            return ("taken",)
         found = store.load(key)
         if found is Missing.CORRUPTED:
             return ("refused", "there is a record in its place that cannot be read")
@@ -169,14 +244,13 @@ class Importer:
             except BadSeal:
                 return ("refused", "it is there already, imported with another secret")
         fields, refused = self._encoded(session, values.data)
-        owner = self._owner(values.data)
-        if owner is not None:
-            try:
-                fields |= fields_of(session, Facts(owner))
-            except ValueRefused as error:
-                return ("refused", str(error))
         if refused and not (self._partly and fields):
             return ("refused", *refused)
+        owner = self._owner(values.data)
+        try:
+            fields |= fields_of(session, Facts(owner, imported=self._place))
+        except ValueRefused as error:
+            return ("refused", str(error))
         written = (session, key, fields, values, before, owner)
         if not self._dry_run and not self._write(*written):
             return ("taken",)
@@ -200,7 +274,10 @@ class Importer:
         return _Values(data, accessed if self._from_last_use else created, accessed)
 
     def _is_over(self, values: _Values) -> str:
+        """Return the kind of outcome of what is not to be imported; nothing if it is."""
         now, backend = self._now(), self.backend
+        if not values.data:
+            return "empty"
         if now - values.accessed > self._timeout:
             return "expired"
         if now >= values.accessed + backend.timeout:

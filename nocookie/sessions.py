@@ -821,6 +821,8 @@ class Session(OfCookies, MutableMapping[str, Any]):
 
     def _take_over(self, id: str, until: float) -> None:
         """A client came with an id of Beaker's: mark that, and go on under one of ours."""
+        if self._facts is not None:
+            self._facts = self._facts._replace(imported=None)
         self._prepare_turn()
         now = self._backend.clock()
         mark = new_record(({}, now, now, until, 1, b""))

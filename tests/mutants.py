@@ -553,11 +553,27 @@ MUTANTS = [
         "importing.py",
         Mutant(
             "what a client came with is not imported again",
-            "Importer._import", never("mark_key"), "test_beaker_ids",
+            "Importer._import", never("mark_of"), "test_beaker_ids",
         ),
         Mutant(
             "an import overwrites no session that is newer",
             "Importer._import", never("accessed", "SAME"), "test_beaker_ids",
+        ),
+        Mutant(
+            "what a client came with is not ended by the next import",
+            "Importer._end", never("mark_of"), "test_beaker_ids",
+        ),
+        Mutant(
+            "what was imported from elsewhere is not ended",
+            "Importer._end", never("_place"), "stores/test_importing",
+        ),
+        Mutant(
+            "what is being ended is empty for who comes then",
+            "Importer._end", call("save", "int"), "test_beaker_ids",
+        ),
+        Mutant(
+            "what Beaker has emptied is ended",
+            "Importer._import", never("_ENDED"), "stores/test_importing",
         ),
         Mutant(
             "what expired here since the first import is imported again",

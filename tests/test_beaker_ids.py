@@ -9,6 +9,7 @@ import uuid
 
 import pytest
 from helpers import CountingStore, serve
+from hypothesis import given
 from hypothesis import settings as search
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -23,7 +24,7 @@ from nocookie import (
     StoreError,
     session,
 )
-from nocookie.beaker_ids import is_beaker_id, mark_key, store_key
+from nocookie.beaker_ids import is_beaker_id, is_store_key, mark_key, store_key
 from nocookie.importing import Importer
 from nocookie.options import resolve
 from nocookie.stores.base import Missing, Record
@@ -109,6 +110,8 @@ class House:
 class Source:
     """A store of Beaker's, in memory."""
 
+    place = "here"
+
     def __init__(self, texts):
         self.texts = texts
 
@@ -131,6 +134,63 @@ def house(clock):
 def events(caplog):
     caplog.set_level(logging.INFO, "nocookie")
     return lambda: [record.event for record in caplog.records]
+
+
+# -- what Beaker has ended ------------------------------------------------------------------------
+
+
+def test_a_client_that_comes_while_its_session_is_being_ended_keeps_it_or_finds_nothing(house):
+    """Whoever is first: the other changes nothing."""
+    old, other = house.imported(), new_old_id()
+    importer = Importer(Source({other: "{}"}), json.loads, resolve(None, house.options))
+    store, ours = house.store, []
+    load = store.load
+
+    def load_late(key):
+        found = load(key)
+        if key == mark_key(old) and not ours:
+            ours.append(None)
+            ours[0] = house.get("/write", old).id
+        return found
+
+    store.load = load_late
+    assert [outcome.kind for outcome in importer.ended([other])] == ["taken"]
+    store.load = load
+    assert house.get("/read", ours[0]).body == b"2 None False"
+
+
+def test_what_was_cleared_is_not_found_by_who_comes_then(house):
+    old, other = house.imported(), new_old_id()
+    importer = Importer(Source({other: "{}"}), json.loads, resolve(None, house.options))
+    destroy, seen = house.store.destroy, []
+
+    def destroy_late(key):
+        house.store.destroy = destroy
+        seen.append(house.get("/read", old).body)
+        return destroy(key)
+
+    house.store.destroy = destroy_late
+    assert [outcome.kind for outcome in importer.ended([other])] == ["ended"]
+    assert seen == [b"None None True"]
+
+
+def test_to_find_what_was_imported_no_other_record_is_read(house):
+    for _ in range(5):
+        house.get("/write")
+    house.imported()
+    keys_asked = house.store.keys_asked
+    keys_asked.clear()
+    other = new_old_id()
+    importer = Importer(Source({other: "{}"}), json.loads, resolve(None, house.options))
+    assert [outcome.kind for outcome in importer.ended([other])] == ["ended"]
+    assert len(keys_asked) == 2, "the record and its mark"
+
+
+@given(st.text("0123456789abcdef", min_size=64, max_size=64))
+def test_only_keys_of_the_import_look_like_them(key):
+    assert is_store_key(store_key(key))
+    assert not is_store_key(key)
+    assert not is_store_key(mark_key(key))
 
 
 # -- the session moves ---------------------------------------------------------------------------
@@ -450,7 +510,7 @@ class Migration(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.house = House(self.clock, lifetime=None)
         self.old = new_old_id()
-        self.source = Source({})
+        self.source = Source({"a cache": "{}"})
         self.importer = Importer(
             self.source, json.loads, resolve(None, self.house.options), timeout=None
         )
@@ -472,18 +532,34 @@ class Migration(RuleBasedStateMachine):
         self.beaker = (self.written, now)
 
     @precondition(lambda self: self.written)
+    @rule(text=st.sampled_from([None, "{}"]))
+    def beaker_ends(self, text):
+        """And deletes it, or leaves its place."""
+        self.source.texts[self.old] = text
+        if text is None and self.written % 2:
+            del self.source.texts[self.old]
+
+    @precondition(lambda self: self.written)
     @rule()
     def import_runs(self):
-        (outcome,) = self.importer([self.old])
-        lives = self.clock() < self.beaker[1] + self.TIMEOUT
-        if not lives:
-            expected = "unused"
+        ids = self.source.ids()
+        outcomes = [*self.importer(ids), *self.importer.ended(ids)]
+        text = self.source.texts.get(self.old)
+        is_there = self.ready is not None and self.clock() < self.ready[1] + self.TIMEOUT
+        if text in (None, "{}"):
+            expected = [] if self.old not in ids else ["empty" if text else "other"]
+            if is_there and not self.came:
+                expected = ["ended"]
+                self.ready = None
+        elif self.clock() >= self.beaker[1] + self.TIMEOUT:
+            expected = ["unused"]
         elif self.came:
-            expected = "taken"
+            expected = ["taken"]
         else:
-            expected = "there" if self.ready == self.beaker else "imported"
+            expected = ["there" if self.ready == self.beaker else "imported"]
             self.ready = self.beaker
-        assert outcome.kind == expected
+        assert outcomes[0].kind == "other", "the cache"
+        assert [outcome.kind for outcome in outcomes[1:]] == expected
 
     @rule(path=st.sampled_from(["/read", "/write"]))
     def the_client_comes(self, path):

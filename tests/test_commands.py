@@ -91,6 +91,29 @@ def test_list_has_a_row_for_each_session(run, config, make):
     assert title.index("client") == found[ada.fingerprint].index("curl/8")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "ahead"),
+    # A table waits for the rows that say how wide its columns are.
+    [(["--json"], 0), (["--limit", "0"], 1000)],
+)
+def test_a_list_begins_before_the_last_session_is_read(
+    run, config, make, monkeypatch, arguments, ahead
+):
+    for number in range(ahead + 30):
+        make(f"ada {number}")
+    loads, said = [], []
+    load = FileStore.load
+    monkeypatch.setattr(FileStore, "load", lambda *a: loads.append(a) or load(*a))
+    monkeypatch.setattr("click.echo", lambda text: said.append(len(loads)))
+
+    assert run("list", "--config", config, *arguments)[0] == 0
+
+    rows = said if "--json" in arguments else said[1:]
+    assert len(rows) == len(loads) == ahead + 30
+    waited = [max(0, number + 1 - ahead) for number in range(len(rows))]
+    assert [max(0, read - ahead) for read in rows] == waited
+
+
 def test_an_empty_store_is_no_error_and_no_file_is_made(run, tmp_path):
     assert run("list", "--data-dir", tmp_path / "none") == (0, "No session.\n", "")
     assert run("list", "--data-dir", tmp_path / "none", "--json") == (0, "", "")

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import io
 import logging
+import pickle
 import re
 import time
 from collections import Counter, deque
@@ -30,6 +31,7 @@ from nocookie import (
     SessionMiddleware,
     ValueRefused,
     carriers,
+    cli,
     codecs,
     ids,
     inifile,
@@ -42,6 +44,7 @@ from nocookie import (
     reporting,
 )
 from nocookie.beaker_ids import BeakerIds, is_beaker_id, unsigned
+from nocookie.beaker_stores import open_beaker
 from nocookie.carriers import (
     AskedHeader,
     Bearer,
@@ -67,7 +70,9 @@ from nocookie.plain import plain_markup
 from nocookie.request import Deployment
 from nocookie.request import Request as View
 from nocookie.rewriting import InParameter, InQuery, InSegment, Scope
+from nocookie.stores import close_all
 from nocookie.stores.base import Record
+from nocookie.stores.file import FileStore
 from nocookie.stores.memory import MemoryStore
 from nocookie.testing.audit.auditor import Auditor, cookies_of, links_of
 from nocookie.testing.audit.client import Answer
@@ -1190,6 +1195,42 @@ def test_many_sessions_in_a_full_memory(has_owner):
         return partial(create, range(size, 2 * size))
 
     check_growth(make, "sessions", 1 << 16)
+
+
+@pytest.mark.parametrize("arguments", [["--json"], ["--limit", "0"], ["--limit", "10"]])
+def test_a_list_of_many_sessions(arguments, tmp_path, capsys):
+    def make(size):
+        folder = tmp_path / str(size)
+        store = FileStore(data_dir=str(folder))
+        if not folder.exists():
+            now = time.time()
+            for number in range(size):
+                store.create(f"{number:064x}", Record({}, now, 0.0, 0.0, 0), 600)
+        store.close()
+        return partial(listed, ["list", "--data-dir", str(folder), *arguments])
+
+    def listed(command):
+        with pytest.raises(SystemExit):
+            cli.main(command)
+        close_all()
+        capsys.readouterr()
+
+    check_growth(make, f"list {arguments}", 4096)
+
+
+def test_what_beaker_has_is_listed_in_linear_time(tmp_path):
+    def make(size):
+        folder = tmp_path / str(size) / "container_file"
+        if not folder.exists():
+            for number in range(size):
+                id = f"{number:032x}"[::-1]
+                path = folder / id[:1] / id[:2] / f"{id}.cache"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(pickle.dumps({"session": "e30="}))
+        store = open_beaker({"type": "file", "data_dir": str(folder.parent)}, 1.0)
+        return lambda: [store.read(id) for id in store.ids()]
+
+    check_growth(make, "Beaker's files", 4096)
 
 
 # -- through the middleware ----------------------------------------------------------------------

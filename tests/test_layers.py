@@ -59,6 +59,7 @@ LAYERS = [
     ["nocookie.answers", "nocookie.manager"],
     ["nocookie.middleware"],
     ["nocookie"],
+    ["nocookie.beaker_bounds"],
     ["nocookie.inifile", "nocookie.beaker_memcached"],
     ["nocookie.beaker_stores"],
     ["nocookie.importing"],

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from nocookie.beaker_bounds import most_bytes
 from nocookie.beaker_stores import decoder, open_beaker, options_of
 from nocookie.commands.where import settings_of, where
 from nocookie.commands.working import say, stoppable
@@ -130,8 +131,9 @@ def command(
         "".encode(encoding)
     except LookupError:
         raise click.UsageError(f"There is no encoding {encoding}.") from None
-    decode = decoder(beaker, trust_pickles, encoding)
-    store = open_beaker(beaker, settings["deadline"], trust_pickles, encoding)
+    most = most_bytes(settings["max_size"])
+    decode = decoder(beaker, trust_pickles, encoding, most)
+    store = open_beaker(beaker, settings["deadline"], trust_pickles, encoding, most)
     try:
         importer = Importer(
             store,
@@ -194,6 +196,10 @@ def _cookies(settings: Mapping[str, Any]) -> list[str]:
 _SENTENCES: Final[Mapping[str, str]] = {
     "there": "imported before",
     "taken": "with a client that came here already",
+    "ended": "imported before and ended now, because Beaker has ended or emptied them since",
+    "elsewhere": "imported before from another store of Beaker's, and left: to end what that has "
+    "ended, import from there again",
+    "left": "imported before and left, though Beaker's store is empty now: nocookie end ends one",
     "expired": "expired in Beaker",
     "unused": "not used for longer than timeout",
     "old": "older than lifetime: --lifetime-from-last-use imports them",
@@ -234,8 +240,15 @@ def _import(
                 if stopped():
                     early = counts.total() < len(ids)
                     break
+            if not early:
+                for outcome in importer.ended(ids):
+                    counts[outcome.kind] += 1
+                    early = stopped()
+                    if early:
+                        break
     finally:
-        for sentence in _summary(counts, sentences, time.monotonic() - begun, dry_run):
+        took = time.monotonic() - begun
+        for sentence in _summary(importer, counts, sentences, took, dry_run):
             say(quiet, sentence)
         if early:
             say(quiet, "Stopped early; the next run goes on.")
@@ -243,13 +256,23 @@ def _import(
 
 
 def _summary(
-    counts: Counter[str], sentences: Mapping[str, str], took: float, dry_run: bool
+    importer: Importer,
+    counts: Counter[str],
+    sentences: Mapping[str, str],
+    took: float,
+    dry_run: bool,
 ) -> Iterator[str]:
     imported = f"{counts['imported']:,} {'session' if counts['imported'] == 1 else 'sessions'}"
     yield f"{imported} to import." if dry_run else f"Imported {imported} in {took:.1f} s."
     for kind, sentence in sentences.items():
         if counts[kind]:
             yield f"{counts[kind]:,} {sentence}."
+    if not importer.finds_ended and (counts["there"] or counts["taken"]):
+        store = type(importer.backend.store).__name__
+        yield (
+            f"What Beaker has deleted since an earlier run is not found here: {store} cannot list "
+            "what it holds. Import once, after Beaker has stopped."
+        )
 
 
 @contextmanager

@@ -3,11 +3,16 @@
 import dbm
 import os
 import pickle
+import re
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 import uuid
+import zlib
 from base64 import b64encode
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -28,9 +33,11 @@ from stores.older_beakers import FILES
 from webtest import TestApp
 
 from nocookie import Session, SessionMiddleware, cli
+from nocookie.beaker_bounds import Unreadable
 from nocookie.beaker_ids import mark_key, store_key
-from nocookie.beaker_stores import Unreadable, decoder, open_beaker
+from nocookie.beaker_stores import decoder, open_beaker
 from nocookie.commands import import_sessions
+from nocookie.ids import RandomIds
 from nocookie.options import resolve
 from nocookie.stores import close_all, open_store
 from nocookie.stores.base import Missing, Record
@@ -415,6 +422,134 @@ def test_a_session_that_expired_here_and_lives_in_beaker_is_imported_again(files
     assert target.client().get("/", headers={"X-Session-Id": old}).text == "bob 0"
 
 
+def removed(options, id):
+    """Have Beaker's store lose a session as a cleaning script removes it, or an expiry of Redis."""
+    if options["type"] in ("file", "dbm"):
+        folder = Path(options["data_dir"], f"container_{options['type']}", id[:1], id[:2])
+        for path in folder.glob(f"{id}.*"):
+            path.unlink()
+    elif options["type"] == "ext:database":
+        from sqlalchemy import text
+
+        table = "elsewhere.old" if "schema_name" in options else "beaker_cache"
+        for engine in ENGINES.values():
+            with engine.begin() as connection:
+                connection.execute(text(f"DELETE FROM {table} WHERE namespace = :id"), {"id": id})
+    elif options["type"] == "ext:memcached":
+        for client in MEMCACHED.values():
+            client.delete(f"{id}_session")
+    else:
+        for client in [client for clients in CLIENTS for client in clients.values()]:
+            client.delete(f"beaker_cache:{id}:session")
+
+
+def deleted(options, id):
+    """As an application with Beaker logs a client out."""
+    session = BeakerSession({}, id=id, use_cookies=False, **options)
+    assert session["user"] == "ann"
+    session.delete()
+    session.save()
+
+
+def emptied(options, id):
+    session = BeakerSession({}, id=id, use_cookies=False, **options)
+    session.clear()
+    session.save()
+
+
+def timed_out(options, id):
+    written(options, id=id, used=700)
+
+
+@pytest.mark.parametrize("end", [deleted, emptied, removed, timed_out])
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_what_beaker_has_ended_since_the_first_run_the_second_ends(place, run, target, end, secret):
+    if secret:
+        target.set(secret=secret)
+    kept, old = written(place), written(place)
+    own = Session({}, **{k: v for k, v in target.options.items() if k != "use_cookies"})
+    own["a"] = 1
+    own.save()
+    own_key = own._backend.ids.key(own.id)
+    assert run({**place, "timeout": 600}).imported == 2
+    end(place, old)
+
+    done = run({**place, "timeout": 600}, "--dry-run")
+    sentence = "1 imported before and ended now, because Beaker has ended or emptied them since."
+    assert (done.status, done.rest) == (0, ["1 imported before.", sentence])
+    assert isinstance(target.load(store_key(old)), Record)
+
+    done = run({**place, "timeout": 600})
+    assert (done.status, done.imported, done.err) == (0, 0, "")
+    assert done.rest == ["1 imported before.", sentence]
+
+    done = run({**place, "timeout": 600})
+    assert (done.status, done.imported) == (0, 0)
+    assert "ended" not in " ".join(done.rest)
+    client = target.client()
+    assert client.get("/", headers={"X-Session-Id": old}).text == "None 0"
+    assert client.get("/", headers={"X-Session-Id": kept}).text == "ann 0"
+    assert isinstance(target.load(own_key), Record)
+
+
+@pytest.mark.parametrize("end", [deleted, removed])
+def test_what_beaker_has_ended_stays_if_its_client_came_before(place, run, target, end):
+    old, _ = written(place), written(place)
+    run(place)
+    ours = target.client().get("/write", headers={"X-Session-Id": old}).headers["X-Session-Id"]
+    close_all()
+    end(place, old)
+
+    done = run(place)
+
+    assert "ended" not in " ".join(done.rest)
+    assert target.later().get("/", headers={"X-Session-Id": ours}).text == "ann 1"
+    assert not any(b"imported" in data for data in target.load(own_key(ours)).fields.values())
+
+
+def own_key(id):
+    return RandomIds().key(id)
+
+
+def test_another_store_of_beakers_or_an_empty_one_ends_nothing(files, run, target, tmp_path):
+    old = written(files)
+    run(files)
+    other = {**files, "data_dir": str(tmp_path / "other")}
+    written(other)
+
+    (said,) = run(other).rest
+    assert said == (
+        "1 imported before from another store of Beaker's, and left: to end what that has ended, "
+        "import from there again."
+    )
+    removed(files, old)
+    assert sorted(run(files).rest) == [
+        "1 imported before and left, though Beaker's store is empty now: nocookie end ends one.",
+        said,
+    ]
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "ann 0"
+
+
+def test_a_folder_of_beakers_that_cannot_be_read_is_an_error_and_ends_nothing(
+    files, run, target, monkeypatch
+):
+    old, other = written(files), written(files)
+    run(files)
+    listed = os.listdir
+
+    def listdir(path="."):
+        if str(path).endswith(old[:2]):
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    done = run(files)
+
+    assert (done.status, done.first) == (1, "")
+    assert "Beaker's files cannot be read: Permission denied" in done.err
+    assert all(isinstance(target.load(store_key(id)), Record) for id in (old, other))
+
+
 def test_a_dry_run_says_the_same_and_writes_nothing(place, run, target):
     old, left = written(place), written(place, {"user": object})
 
@@ -641,6 +776,226 @@ def test_whatever_a_file_holds_it_is_a_session_or_unreadable(tmp_path_factory, d
         assert store.read("abc") is None or isinstance(store.read("abc"), (str, dict))
     except Unreadable:
         pass
+
+
+# -- what somebody else has put into Beaker's store ----------------------------------------------
+
+
+def path_of(options, id):
+    return Path(options["data_dir"], "container_file", id[:1], id[:2], f"{id}.cache")
+
+
+def pipe(path, tmp_path):
+    os.mkfifo(path)
+
+
+def socket_there(path, tmp_path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    here = os.getcwd()
+    os.chdir(path.parent)  # such a name is short
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(path.name)
+    os.chdir(here)
+
+
+def folder(path, tmp_path):
+    path.mkdir()
+
+
+def link_to_a_device(path, tmp_path):
+    path.symlink_to("/dev/null")
+
+
+def link_to_a_session(path, tmp_path):
+    (tmp_path / "elsewhere").write_bytes(pickle.dumps({"session": "e30="}))
+    path.symlink_to(tmp_path / "elsewhere")
+
+
+def link_to_a_folder(path, tmp_path):
+    os.rename(path.parent, tmp_path / "moved")
+    path.parent.symlink_to(tmp_path / "moved")
+    path.write_bytes(pickle.dumps({"session": "e30="}))
+
+
+def large(path, tmp_path):
+    with path.open("wb") as file:
+        file.truncate(1 << 28)  # of which nothing is on the disk
+
+
+@contextmanager
+def seconds(most):
+    """What waits for ever fails here, and hangs nobody."""
+
+    def stop(*_):
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(most)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def memory(most):
+    """No more bytes than this are taken at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("type", ["file", "dbm"])
+@pytest.mark.parametrize(
+    "put",
+    [
+        *(pipe, socket_there, folder, link_to_a_device, link_to_a_session, link_to_a_folder),
+        large,
+    ],
+)
+def test_only_regular_files_of_a_bounded_size_are_read(files, run, target, tmp_path, type, put):
+    files["type"] = type
+    good, bad = written(files), written(files)
+    path = path_of(files, bad)
+    if type == "dbm":
+        path = Path(str(path).replace("container_file", "container_dbm")).with_suffix(".dbm")
+    for each in path.parent.glob(f"{bad}.*"):
+        each.unlink()
+    put(path, tmp_path)
+
+    with seconds(60), memory(30_000_000):
+        done = run(files)
+
+    assert (done.status, done.imported) == (1, 1)
+    assert done.rest == ["1 not imported: they cannot be read."]
+    why = "its file is a link|it is no file|its file has 268,435,456 bytes"
+    assert re.match(f"{fingerprint(bad)} unreadable: ({why})", done.err)
+    assert isinstance(target.load(store_key(good)), Record)
+
+
+def test_a_file_that_becomes_a_pipe_or_a_link_in_the_last_moment_is_not_waited_for(
+    files, run, target, tmp_path, monkeypatch
+):
+    bad = written(files)
+    path = path_of(files, bad)
+    opened = os.open
+
+    for put in (pipe, link_to_a_device, socket_there):
+
+        def late(name, *arguments, put=put, **options):
+            if str(name) == str(path) and not path.is_symlink():
+                path.unlink()
+                put(path, tmp_path)
+            return opened(name, *arguments, **options)
+
+        monkeypatch.setattr(os, "open", late)
+        with seconds(60), memory(30_000_000):
+            done = run(files)
+        monkeypatch.undo()
+        assert (done.status, done.imported) == (1, 0)
+        assert done.err.startswith(f"{fingerprint(bad)} unreadable: ")
+        path.unlink()
+        path.write_bytes(b"")
+
+
+def test_a_session_that_could_never_be_stored_is_not_even_read(place, run, target):
+    """Of whatever store: what is asked for is measured there."""
+    target.set(max_size="10000")
+    size = 500_000 if place["type"] == "ext:memcached" else 3_000_000  # as much as it takes
+    good, bad = written(place), written(place, {"user": "ann", "x": "x" * size})
+
+    store = open_beaker({name: str(value) for name, value in place.items()}, 5.0, most=65_536)
+    assert store.read(good) is not None
+    with memory(size // 2), pytest.raises(Unreadable):
+        store.read(bad)
+    assert store.read(good) is not None
+    store.close()
+
+    done = run(place)
+
+    assert (done.status, done.imported) == (1, 1)
+    assert done.err.startswith(f"{fingerprint(bad)} unreadable: it")
+    assert re.search(r"65,536 bytes, 4 times max_size|262,144 are read|65,536 are read", done.err)
+    assert isinstance(target.load(store_key(good)), Record)
+
+
+def test_text_that_inflates_is_not_inflated_beyond_what_could_be_stored(files, run, target):
+    files = {**files, "data_serializer": "json"}
+    target.set(max_size="10000")
+    good, bad = written(files), written(files)
+    text = b64encode(zlib.compress(b'{"x": "' + b"x" * 50_000_000 + b'"}')).decode()
+    path_of(files, bad).write_bytes(pickle.dumps({"session": text}))
+    del text
+
+    with memory(8_000_000):
+        done = run(files, trust=False)
+
+    assert (done.status, done.imported) == (1, 1)
+    assert done.err == (
+        f"{fingerprint(bad)} unreadable: it has more than 65,536 bytes, 4 times max_size\n"
+    )
+    assert isinstance(target.load(store_key(good)), Record)
+
+
+def test_text_that_is_cut_short_is_no_session(files, run, target):
+    files = {**files, "data_serializer": "json"}
+    bad = written(files)
+    whole = zlib.compress(b'{"x": 1}')
+    text = b64encode(whole[:-2]).decode()
+    path_of(files, bad).write_bytes(pickle.dumps({"session": text}))
+    assert "unreadable" in run(files, trust=False).err
+
+
+def nested(depth):
+    there = []
+    for _ in range(depth):
+        there = [there, there]
+    return pickle.dumps({"session": {"a": there}})
+
+
+def in_itself():
+    there = [1] * 1000
+    there.append(there)
+    return there
+
+
+#: Pickles that name places and lengths which are not there: enough of them to be seen.
+LIES = {
+    "a place far away": b"\x80\x04Nr" + (2_000_000).to_bytes(4, "little") + b".",
+    "a length": b"\x80\x05\x96" + (40_000_000).to_bytes(8, "little") + b".",
+    "a length of bytes": b"\x80\x04\x8e" + (40_000_000).to_bytes(8, "little") + b".",
+    "many steps": b"\x80\x04" + b"N0" * 10_000 + pickle.dumps({"session": "e30="}, 4)[2:],
+    "one list in many places": nested(18),
+    "one text in many places": pickle.dumps({"session": {"a": ["x" * 20_000] * 1000}}),
+    "a list in itself": pickle.dumps({"session": {"a": in_itself()}}),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_is_around_a_session_takes_no_more_memory_than_it_has(files, run, target, lie):
+    good, bad = written(files), written(files)
+    path_of(files, bad).write_bytes(LIES[lie])
+    target.set(max_size="10000")
+    store = open_beaker(files, 1.0, most=65_536)
+
+    with memory(8_000_000), pytest.raises(Unreadable):
+        store.read(bad)
+
+    assert (run(files).status, fingerprint(bad) in run(files).err) == (1, True)
+    assert isinstance(target.load(store_key(good)), Record)
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "json"])
+def test_the_largest_session_that_can_be_stored_is_read(place, run, target, serializer):
+    """In the form of Beaker's that is the longest: text that is not ASCII."""
+    target.set(max_size="30000")
+    old = written({**place, "data_serializer": serializer}, {"user": "ann", "x": "é" * 14_000})
+    assert run({**place, "data_serializer": serializer}).imported == 1
+    assert target.client().get("/", headers={"X-Session-Id": old}).text == "ann 0"
 
 
 def test_what_is_under_no_id_of_beakers_is_not_taken_over(files, run, target):
@@ -956,6 +1311,31 @@ def test_a_dict_in_memcached_of_an_older_beaker_is_read(memcached, run, target, 
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("part", [1.0, 0.5])
+def test_what_is_compressed_in_memcached_is_not_inflated_beyond_what_could_be_stored(
+    memcached, run, target, beaker_is_closed, part
+):
+    """Nor is what is cut short a session."""
+    beaker = {"type": "ext:memcached", "url": memcached.url, "memcache_module": "memcache"}
+    target.set(max_size="10000")
+    good, bad = written(beaker), uuid.uuid4().hex
+    data = zlib.compress(b"x" * (50_000_000 if part == 1 else 1000))
+    data = data[: int(len(data) * part)]
+    # 8: compressed.
+    assert memcached.ask(f"set {bad}_session 8 0 {len(data)}", item=data) == b"STORED\r\n"
+
+    with memory(8_000_000):
+        done = run(beaker)
+
+    assert (done.status, done.imported) == (1, 1)
+    why = (
+        "it has more than 65,536 bytes, 4 times" if part == 1 else "what is compressed of it is cut"
+    )
+    assert done.err.startswith(f"{fingerprint(bad)} unreadable: {why}")
+    assert isinstance(target.load(store_key(good)), Record)
+
+
+@pytest.mark.server
 @pytest.mark.parametrize("kill", [True, False])
 def test_a_memcached_that_does_not_list_is_one_sentence_and_status_1(run, own_memcached, kill):
     server = own_memcached(*(() if kill else ("-o", "no_lru_crawler")))
@@ -1007,6 +1387,19 @@ def test_a_session_of_an_older_beaker_is_read(files, run, target, older, name, s
     session = Session({}, OLDER[name].id, **target.options)
     assert (session["user"], session["cart"]) == (user, [1, 2.5, None, {"n": True}])
     assert ("day" in session) is name.endswith("objects")
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_a_large_session_of_an_older_beaker_is_read_too(files, run, target, protocol):
+    old = written(files)
+    session = {
+        "user": "Zoë",
+        "x": [[n, str(n)] for n in range(10_000)],
+        "_creation_time": time.time(),
+    }
+    path_of(files, old).write_bytes(pickle.dumps({"session": session}, protocol))
+    assert run(files).imported == 1
+    assert Session({}, old, **target.options)["x"] == session["x"]
 
 
 @pytest.mark.parametrize(
@@ -1166,8 +1559,11 @@ def test_every_shared_store_takes_them(files, run, target, type, secret, request
     began, used = time.time() - 3000, time.time() - 600
     old = written(files, began=3000, used=600)
 
+    #: Of one that cannot list what it holds.
+    said = ["What Beaker has deleted"] if type == "memcached" else []
+
     assert run(files).imported == 1
-    assert run(files).rest == ["1 imported before."]
+    assert [line[:23] for line in run(files).rest] == ["1 imported before.", *said]
     found = target.load(store_key(old))
     assert found.created == pytest.approx(began, abs=5)
     assert found.accessed == pytest.approx(used, abs=5)
@@ -1182,4 +1578,6 @@ def test_every_shared_store_takes_them(files, run, target, type, secret, request
     assert target.later().get("/", headers={"X-Session-Id": old}).text == "None 0"
     assert isinstance(target.load(mark_key(old)), Record)
     close_all()
-    assert run(files).rest == ["1 with a client that came here already."]
+    first, *rest = run(files).rest
+    assert first == "1 with a client that came here already."
+    assert [line[:23] for line in rest] == said
