@@ -62,7 +62,9 @@ def pop_messages(category: str | None = None) -> list[Message]:
 
 
 def _keys() -> list[str]:
-    return [name for name in _names_in_session() if name.startswith(PREFIX)]
+    names = [name for name in _names_in_session() if name.startswith(PREFIX)]
+    # Where one cannot be read the session is new, and there are no messages.
+    return names if all(name in session for name in names) else []
 
 
 def _number(key: str) -> int:
@@ -72,7 +74,7 @@ def _number(key: str) -> int:
 def _names_in_session() -> Iterable[str]:
     """The keys of the session. To iterate over it would decode every value of the application's,
     on every page that only looks whether there is a message."""
-    len(session)  # loads it
+    session.has_key(PREFIX)  # loads it, and reads no value
     real = session._get_current_obj()._session()
     assert real._values is not None
     return real._fields.keys() | real._values.keys()

@@ -8,6 +8,7 @@ from helpers import serve
 from webob import Request
 
 from nocookie import Session, SessionMiddleware, session
+from nocookie.flash import flash, pop_messages
 from nocookie.stores import close_all
 from nocookie.stores.memory import MemoryStore
 
@@ -200,6 +201,17 @@ def test_a_key_that_cannot_be_read_can_be_deleted_and_set(store, clock):
         id = site.ask({"secret": A, "encrypt_key": B}, page, id)
         assert site.ask({"secret": A, "encrypt_key": B}, lambda: dict(session), id) == id
         site.ask({"secret": A, "encrypt_key": B}, visit, id)
+
+
+def test_messages_that_cannot_be_read_are_none(store, clock):
+    site = Site(store, clock)
+    id = site.ask({"secret": A, "encrypt_key": A}, lambda: flash("saved"), None)
+    for _ in range(2):
+        site.ask({"secret": A, "encrypt_key": B}, pop_messages, id)
+        assert site.result == []
+    id = site.ask({"secret": A, "encrypt_key": B}, lambda: flash("again"), id)
+    site.ask({"secret": A, "encrypt_key": B}, pop_messages, id)
+    assert [message.message for message in site.result] == ["again"]
 
 
 def test_a_count_of_keys_reads_no_values(clock):
