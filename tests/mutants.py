@@ -589,6 +589,21 @@ MUTANTS = [
         ),
     ),
     *of(
+        "beaker_bounds.py",
+        Mutant(
+            "a pickle around a session makes no more than it may",
+            "check_steps", never("LARGER"), "stores/test_importing",
+        ),
+        Mutant(
+            "what is in many places counts as often",
+            "check_extent", never("size"), "stores/test_importing",
+        ),
+        Mutant(
+            "no more is inflated than can be stored",
+            "inflated", call("decompress", "data"), "stores/test_importing",
+        ),
+    ),
+    *of(
         "beaker_stores.py",
         Mutant(
             "what is around a session of Beaker's runs nothing",
