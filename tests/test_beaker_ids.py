@@ -159,6 +159,23 @@ def test_a_client_that_comes_while_its_session_is_being_ended_keeps_it_or_finds_
     assert house.get("/read", ours[0]).body == b"2 None False"
 
 
+def test_a_client_that_has_just_come_keeps_its_session(house):
+    """It has left its mark, and the session has not moved yet."""
+    old, other = house.imported(), new_old_id()
+    importer = Importer(Source({other: "{}"}), json.loads, resolve(None, house.options))
+    rotate, seen = house.store.rotate, []
+
+    def rotate_late(*arguments, **options):
+        house.store.rotate = rotate
+        seen.extend(outcome.kind for outcome in importer.ended([other]))
+        return rotate(*arguments, **options)
+
+    house.store.rotate = rotate_late
+    ours = house.get("/write", old).id
+    assert seen == ["taken"]
+    assert house.get("/read", ours).body == b"2 None False"
+
+
 def test_what_was_cleared_is_not_found_by_who_comes_then(house):
     old, other = house.imported(), new_old_id()
     importer = Importer(Source({other: "{}"}), json.loads, resolve(None, house.options))
@@ -580,6 +597,14 @@ class Migration(RuleBasedStateMachine):
         assert (answer.id is not None) == (not self.came)
         self.came = True
         self.ours = (answer.id or id, number, self.clock())
+
+    @precondition(lambda self: self.ready and not self.came)
+    @rule()
+    def the_client_comes_to_log_out(self):
+        """So nothing leads on from the old id: the mark alone says that it came."""
+        if self.clock() < self.ready[1] + self.TIMEOUT:
+            self.house.get("/end", self.old)
+            self.came = True
 
     @precondition(lambda self: self.ours)
     @rule()
