@@ -44,22 +44,9 @@ def world(place):
     return make
 
 
-#: A login in a gateway's session destroys the record (call 3) and creates it anew (call 4).
-BETWEEN = pytest.mark.xfail(
-    reason="the session with all that was saved is lost: docs/attacks.md, B6"
-)
-LOST = {
-    ("gateway login", how, at): BETWEEN
-    for how, at in [
-        *(("after", 3), ("cut", 3), ("dies after", 3)),
-        *(("before", 4), ("down", 4), ("dies before", 4)),
-    ]
-}
-
-
 def each_call(names, hows):
     return [
-        pytest.param(name, how, at, id=f"{name}-{how}-{at}", marks=LOST.get((name, how, at), ()))
+        pytest.param(name, how, at, id=f"{name}-{how}-{at}")
         for name in names
         for how in hows
         for at in range(1, OPERATIONS[name].calls + 1)

@@ -1,6 +1,5 @@
 """Which store a type names, and that a process opens it once."""
 
-import os
 import sys
 import threading
 
@@ -52,14 +51,8 @@ def test_sessions_by_hand_share_the_store_of_their_process():
     assert Session({}, id=first.id, type="memory", max_sessions=5).is_new
 
 
-def test_another_process_opens_its_own(monkeypatch):
-    """By process id: what a fork inherits belongs to the parent."""
-    store, pid = open_store("memory", {}), os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
-    assert open_store("memory", {}) is not store
-
-
 def test_a_forked_child_opens_its_own(fork):
+    """What a fork inherits belongs to the parent."""
     store = open_store("memory", {})
 
     def child():
