@@ -6,7 +6,6 @@ import json
 
 import pytest
 from realservers import PATIENCE, wait_until
-from websocket import create_connection
 
 pytestmark = pytest.mark.server
 
@@ -28,6 +27,8 @@ def shown(server, id):
 
 def by_socket(server, order, id=None):
     """Have a WebSocket handler do this, and return what it answered, once it is done."""
+    from websocket import create_connection  # where the servers are, too
+
     before = handled(server)
     headers = {"X-Session-Id": id} if id else {}
     client = create_connection(
