@@ -36,6 +36,9 @@ class BeakerMemcached:
     session are read. Every wait ends after *deadline* seconds. Raises `ConfigError`, `StoreError`
     and `Unreadable`."""
 
+    #: What memcached moves between its queues meanwhile, a listing may leave out.
+    lists_all = False
+
     def __init__(
         self, url: str, deadline: float, opened: Callable[[bytes], Any], most: int
     ) -> None:
@@ -49,7 +52,7 @@ class BeakerMemcached:
         self._at: dict[str, _Server] = {}
 
     def ids(self) -> list[str]:
-        for server in self._servers:
+        for server in self._servers * 2:  # what moved during one is mostly in the other
             for name in server.names():
                 if name.endswith(ENDING):
                     self._at.setdefault(name.removesuffix(ENDING), server)

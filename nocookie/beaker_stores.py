@@ -73,6 +73,8 @@ class BeakerStore(Protocol):
 
     #: Tells it from other stores of Beaker's: where it is, without a password.
     place: str
+    #: Whether `ids` leaves nothing out: where it may, nothing is known of what it does not name.
+    lists_all: bool
 
     def ids(self) -> list[str]:
         """Return the names of all that lies there, sessions and others."""
@@ -162,6 +164,8 @@ def _folder(options: Mapping[str, str], own: str, below: str) -> Path:
 
 
 class _Files:
+    lists_all = True
+
     def __init__(self, folder: Path, around: _Around) -> None:
         self.place = f"file {folder.resolve()}"
         self._folder = folder
@@ -191,6 +195,8 @@ class _Files:
 
 
 class _Dbms:
+    lists_all = True
+
     #: What the different kinds of dbm append.
     _ENDINGS: Final = ("", ".db", ".dat", ".dir", ".bak", ".pag")
 
@@ -272,6 +278,8 @@ def _failed(error: OSError) -> StoreError | Unreadable:
 
 
 class _Table:
+    lists_all = True
+
     def __init__(self, url: str, table_name: str, schema_name: str | None, around: _Around) -> None:
         self._around = around
         try:
@@ -346,6 +354,8 @@ _PREFIX, _SUFFIX = b"beaker_cache:", b":session"
 
 
 class _Redis:
+    lists_all = True
+
     def __init__(self, url: str, deadline: float, around: _Around) -> None:
         from nocookie.stores.redis_wire import connect
 

@@ -165,15 +165,15 @@ class Importer:
 
     @property
     def finds_ended(self) -> bool:
-        """Whether `ended` can find anything: the store has to list what it holds for that."""
-        return isinstance(self.backend.store, Listable)
+        """Whether `ended` can find anything: both stores have to list all that they hold."""
+        return self._source.lists_all and isinstance(self.backend.store, Listable)
 
     def ended(self, ids: list[str]) -> Iterator[Outcome]:
         """End what an earlier run imported from this source and is not among *ids*, all that Beaker
-        has now, unless its client came. Yield what became of each, and nothing where the store
-        cannot list what it holds. Raises `StoreError`; another run goes on."""
+        has now, unless its client came. Yield what became of each, and nothing where one of the
+        stores cannot list all that it holds. Raises `StoreError`; another run goes on."""
         store = self.backend.store
-        if not isinstance(store, Listable):
+        if not isinstance(store, Listable) or not self._source.lists_all:
             return
         there = {store_key(id) for id in ids if is_beaker_id(id)}
         keys = store.keys()

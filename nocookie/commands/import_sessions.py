@@ -268,10 +268,9 @@ def _summary(
         if counts[kind]:
             yield f"{counts[kind]:,} {sentence}."
     if not importer.finds_ended and (counts["there"] or counts["taken"]):
-        store = type(importer.backend.store).__name__
         yield (
-            f"What Beaker has deleted since an earlier run is not found here: {store} cannot list "
-            "what it holds. Import once, after Beaker has stopped."
+            "What Beaker has deleted since an earlier run is not found here: not all can be listed "
+            "that memcached holds. Import once, after Beaker has stopped."
         )
 
 

@@ -47,6 +47,10 @@ OLD_SECRET = "somesecret"
 TOMORROW = (date.today() + timedelta(days=1)).isoformat()
 #: What both serializers hold.
 DATA = {"user": "ann", "cart": [1, 2, {"n": 3.5}], "language": None, "ünïcode": "žluť"}
+NOT_FOUND = (
+    "What Beaker has deleted since an earlier run is not found here: not all can be listed "
+    "that memcached holds. Import once, after Beaker has stopped."
+)
 
 
 def application(environ, start_response):
@@ -377,7 +381,11 @@ def test_a_second_run_finds_everything_there(place, run, target):
 
     done = run(place)
 
-    assert (done.status, done.imported, done.rest) == (0, 0, ["3 imported before."])
+    assert (done.status, done.imported) == (0, 0)
+    if place["type"] == "ext:memcached":
+        assert done.rest[-1] == NOT_FOUND
+    else:
+        assert done.rest == ["3 imported before."]
     assert [target.load(store_key(id)) for id in ids] == before
 
 
@@ -474,6 +482,14 @@ def test_what_beaker_has_ended_since_the_first_run_the_second_ends(place, run, t
     own_key = own._backend.ids.key(own.id)
     assert run({**place, "timeout": 600}).imported == 2
     end(place, old)
+    if place["type"] == "ext:memcached":  # a listing of which may leave anything out
+        done = run({**place, "timeout": 600})
+        assert (done.status, done.imported, done.rest[-1]) == (0, 0, NOT_FOUND)
+        client = target.client()
+        if end is removed:
+            assert client.get("/", headers={"X-Session-Id": old}).text == "ann 0"
+        assert client.get("/", headers={"X-Session-Id": kept}).text == "ann 0"
+        return
 
     done = run({**place, "timeout": 600}, "--dry-run")
     sentence = "1 imported before and ended now, because Beaker has ended or emptied them since."
