@@ -30,6 +30,7 @@ __all__ = [
     "BodyWatch",
     "FormWatch",
     "Guard",
+    "LaterWatch",
     "PageWatch",
     "PlacedIds",
     "UrlWatch",
@@ -321,6 +322,31 @@ _REWRITTEN: Final = frozenset(
 )
 #: What a browser asks nobody for.
 _INSIDE: Final = ("about:", "blob:", "data:", "javascript:")
+
+
+class LaterWatch:
+    """A body passes through, and is looked at by what *make* returns once there is enough of it to
+    hold an id: most answers that are no page are shorter."""
+
+    changes = False
+
+    def __init__(self, make: Callable[[], BodyFilter]) -> None:
+        self._make = make
+        self._watch: BodyFilter | None = None
+        self._seen = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if self._watch is not None:
+            self._watch.feed(data)
+            return data
+        self._seen += data
+        if len(self._seen) >= SHORTEST:
+            self._watch = self._make()
+            self._watch.feed(self._seen)
+        return data
+
+    def close(self) -> bytes:
+        return b""
 
 
 class UrlWatch:

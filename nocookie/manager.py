@@ -41,6 +41,7 @@ from nocookie.ids import ID_LENGTH, NotAnId
 from nocookie.leaks import (
     SHORTEST,
     BodyWatch,
+    LaterWatch,
     PageWatch,
     PlacedIds,
     UrlWatch,
@@ -515,17 +516,26 @@ class SessionManager:
         rewriter = reply.rewriter
         if self._url_carriers or told:
             reply.rewriter = PageWatch(self, environ, used, told, rewriter)
-        if self._url_carriers:
-            known = self.known_ids(environ, used)
-            if known and (real is None or real._key is not None or not real._ended):
-                placed = known[0] if real is None else real._id
-                is_rewritten = rewriter is not None and rewriter.changes
-                self._watch_urls(reply, known, placed if is_rewritten else None)
+        if self._url_carriers and (real is None or real._key is not None or not real._ended):
+            # At the page as the application wrote it: what puts an id on its links comes after.
+            is_rewritten = rewriter is not None and rewriter.changes
+            placed = None if real is None else real._id
+            watch = LaterWatch(partial(self._url_watch, environ, used, placed, is_rewritten))
+            there = reply.rewriter
+            reply.rewriter = watch if there is None else Watched(watch, there)
 
-    def _watch_urls(self, reply: Reply, ids: Sequence[str], told: str | None) -> None:
-        """Look at the URLs of a page as the application wrote them: what puts the id *told* on its
-        links comes after."""
-        home = cache(partial(self.home, reply.environ))
+    def _url_watch(
+        self,
+        environ: WSGIEnvironment,
+        used: Sequence[str | None],
+        placed: str | None,
+        is_rewritten: bool,
+    ) -> UrlWatch:
+        """Return what looks at the URLs of a page. If that *is_rewritten*, its links get the id
+        *placed*, or without one that of the request."""
+        ids = self.known_ids(environ, used)
+        told = (placed or next(iter(ids), None)) if is_rewritten else None
+        home = cache(partial(self.home, environ))
 
         def is_own(url: str) -> bool:
             return home().stays(url)
@@ -533,8 +543,7 @@ class SessionManager:
         def leak(element: str) -> None:
             self.leak(f"a URL of another origin in <{element}>", ids[0])
 
-        watch = UrlWatch(ids, is_own, leak, told)
-        reply.rewriter = watch if reply.rewriter is None else Watched(watch, reply.rewriter)
+        return UrlWatch(ids, is_own, leak, told)
 
     def _look_at_head(
         self, reply: Reply, values: list[str], known: list[str], for_own: bool

@@ -1328,7 +1328,7 @@ class Session(OfCookies, MutableMapping[str, Any]):
         if len(changed) + len(fields) > self._backend.max_keys:
             self._check_count()
         limit = self._backend.max_size
-        if encoded and size_of(encoded) + size_of(fields) > limit:
+        if encoded and _most_of(encoded) + _most_of(fields) > limit:
             self._check_size(encoded)
         if self._facts_changed or (self._cleared and self._facts is not None):
             encoded |= self._own_fields()
@@ -1519,6 +1519,11 @@ def fields_of(session: Session, facts: Facts) -> dict[str, bytes]:
     session._check_facts(facts)
     session._learn(facts)
     return session._own_fields()
+
+
+def _most_of(fields: Mapping[str, bytes]) -> int:
+    """Return at least what `size_of` does, in less time: UTF-8 has at most four bytes a letter."""
+    return 4 * sum(map(len, fields)) + sum(map(len, fields.values()))
 
 
 def size_of(fields: Mapping[str, bytes]) -> int:

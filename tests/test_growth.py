@@ -542,7 +542,7 @@ def urls_of(text):
     ids = [ID, "B" * 43]
     page = f"<p {text} src='{ID}<a {text}{ID} {text} style={ids[1]}".encode("latin-1")
     for step in (1024, len(page)):
-        watch = leaks.UrlWatch(ids, lambda url: True, lambda name: None)
+        watch = leaks.LaterWatch(lambda: leaks.UrlWatch(ids, lambda url: True, lambda name: None))
         for at in range(0, len(page), step):
             watch.feed(page[at : at + step])
         watch.close()
@@ -1006,6 +1006,7 @@ READERS = {
     "leaks.FormWatch": (forms_of, POLICIES[:80] + PIECES),
     "leaks.PageWatch": (pages_of, POLICIES[:80] + PIECES),
     "leaks.PlacedIds": (others, FEW),
+    "leaks.LaterWatch": (urls_of, FEW),
     "leaks.UrlWatch": (urls_of, POLICIES[:80] + PIECES + [("", ID, ""), ("", f"<a b=//{ID} ", "")]),
     "leaks.Watched": (watched, FEW),
     "leaks.speaks_to_caches": (leaks.speaks_to_caches, HEADERS),
