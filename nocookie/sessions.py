@@ -957,7 +957,9 @@ class Session(OfCookies, MutableMapping[str, Any]):
     def _renewed(self) -> None:
         """Remember that the record was renewed just now."""
         self._touch_due = False
-        after = min(TOUCH_EVERY, self._times()[0] / TOUCH_SHARE)
+        after = self._backend.renew_after
+        if self._life is not None:
+            after = min(TOUCH_EVERY, self._times()[0] / TOUCH_SHARE)
         self._renew_at = self._backend.clock() + after
 
     def _will_be_stored(self) -> bool:
