@@ -111,6 +111,7 @@ class Source:
     """A store of Beaker's, in memory."""
 
     place = "here"
+    lists_all = True
 
     def __init__(self, texts):
         self.texts = texts
