@@ -34,6 +34,7 @@ def pids_that_answer(server, wanted):
     return len(answers)
 
 
+@pytest.mark.server
 @linux
 @pytest.mark.parametrize("name", WITH_WORKERS)
 def test_a_server_with_two_workers_is_warned_about(name, wsgi_server):
@@ -42,6 +43,7 @@ def test_a_server_with_two_workers_is_warned_about(name, wsgi_server):
     assert server.log.count(SAID) == 1
 
 
+@pytest.mark.server
 @linux
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_with_one_process_is_not_warned_about(name, wsgi_server):
