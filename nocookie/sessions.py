@@ -1417,9 +1417,8 @@ class Session(OfCookies, MutableMapping[str, Any]):
         id = self._old or self._id
         store, ids = self._backend.store, self._backend.ids
         moved = store.destroy(key)
-        for _ in range(
-            self._backend.most_turns
-        ):  # what is destroyed leads nowhere, so there is no circle
+        # What is destroyed leads nowhere, so there is no circle.
+        for _ in range(self._backend.most_turns):
             if type(moved) is not Moved or id is None:
                 return
             id = redeemed(id, moved.ticket)

@@ -1,6 +1,7 @@
 """The file of the sessions is replaced or removed under processes that have it open: they notice,
 say so once, and go on with what is there, all with the same."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -232,10 +233,16 @@ def test_a_call_looks_once_whether_the_file_is_there(tmp_path, monkeypatch):
 
 def test_what_lay_beside_a_file_that_is_gone_is_not_used_for_the_next(store, path):
     store.create(key(1), record(), 600)
-    path.unlink()
-    assert store.load(key(1)) is Missing.UNKNOWN
-    store.create(key(2), record(), 600)
-    assert isinstance(store.load(key(2)), Record)
+    before = [one.stat().st_ino for one in sides(path)]
+    # As long as they are open, nothing else gets their numbers.
+    with contextlib.ExitStack() as held:
+        for one in sides(path):
+            held.enter_context(one.open("rb"))
+        path.unlink()
+        assert store.load(key(1)) is Missing.UNKNOWN
+        store.create(key(2), record(), 600)
+        assert isinstance(store.load(key(2)), Record)
+        assert set(before).isdisjoint(one.stat().st_ino for one in sides(path))
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
